@@ -1,0 +1,363 @@
+//! The map: register, unregister, look up, take out the garbage.
+
+use crate::batch::Batch;
+use crate::error::{Refused, RegisterAllError, RegisterError, WrongMap};
+use crate::index::address_range::{CodeRange, Pc, RangeError};
+use crate::index::entry::Entry;
+use crate::index::reclamation::Settling;
+use crate::index::shared::Shared;
+use crate::index::{Index, MapId, Removal};
+use crate::reader::{Hit, Reader};
+use crate::registration::{Registration, RegistrationKey, Retirement};
+use crate::snapshot::Snapshot;
+use crate::stats::{Remaining, Stats};
+use crate::sync::monotonic_nanos;
+use core::fmt;
+use core::time::Duration;
+
+/// A concurrent map from address ranges to values, looked up in signal handlers.
+///
+/// Usable as a `static`, and just as well as a value: maps do not disturb each other, and one that
+/// is dropped frees everything at once. A map is a little over 8 KiB (its read counts).
+///
+/// ```
+/// use pcmap::CodeMap;
+///
+/// static CODE: CodeMap<&str> = CodeMap::new();
+///
+/// # fn mmap() -> usize { 0x7000_0000 }
+/// let text = mmap();
+/// let registration = CODE.register(text..text + 0x1000, "module a")?;
+/// // In a signal handler, on any thread:
+/// let at = CODE.lookup(text + 0x20, |hit| (*hit.value(), hit.offset()));
+/// assert_eq!(at, Some(("module a", 0x20)));
+/// // Unregister, wait until no handler holds it, and only then unmap.
+/// registration.unregister().wait();
+/// # Ok::<(), pcmap::RegisterError<&str>>(())
+/// ```
+pub struct CodeMap<T: Send + Sync> {
+    index: Index<T>,
+}
+
+impl<T: Send + Sync> CodeMap<T> {
+    /// An empty map. Constant time, no allocation.
+    pub const fn new() -> Self {
+        Self { index: Index::new() }
+    }
+
+    /// Registers `value` for the addresses of `range`.
+    ///
+    /// When this returns, every lookup on every thread finds it. The registration unregisters when
+    /// dropped. An empty range is accepted and is no entry: no lookup finds it, it overlaps
+    /// nothing. Ranges that touch do not overlap.
+    ///
+    /// ```
+    /// let map = pcmap::CodeMap::new();
+    /// let low = map.register(0x1000..0x2000, "low").unwrap();
+    /// let high = map.register(0x2000..0x3000, "high").unwrap();
+    /// assert_eq!(map.lookup(0x1fff, |hit| *hit.value()), Some("low"));
+    /// assert_eq!(map.lookup(0x2000, |hit| *hit.value()), Some("high"));
+    /// assert_eq!(map.register(0x2fff..0x4000, "over").unwrap_err().value, "over");
+    /// assert_eq!(map.register(0x4000..0x3000, "reversed").unwrap_err().value, "reversed");
+    /// ```
+    ///
+    /// **Cost**: O(n) for n entries (a copy of the table). **Progress**: lock-free. **Signal-safe**:
+    /// no (it allocates).
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::InvalidRange`], [`Refused::Overlap`] with the range in the way, or
+    /// [`Refused::OutOfMemory`]; the value comes back, and nothing has changed. (Two dependencies
+    /// abort instead: arc-swap without memory for a thread's first node, before anything changes;
+    /// crossbeam-epoch without memory for taking out garbage, after the write is complete.)
+    ///
+    /// # Panics
+    ///
+    /// None of its own; a value's destructor may, when garbage is taken out.
+    pub fn register<R>(
+        &self,
+        range: R,
+        value: T,
+    ) -> Result<Registration<'_, T>, RegisterError<T>>
+    where
+        R: TryInto<CodeRange>,
+        R::Error: Into<RangeError>,
+    {
+        let range = match range.try_into() {
+            Ok(range) => range,
+            Err(error) => {
+                return Err(RegisterError { reason: Refused::InvalidRange(error.into()), value });
+            }
+        };
+        let entry = match Shared::try_new(Entry::new(range, value)) {
+            Ok(entry) => [entry],
+            Err(entry) => {
+                return Err(RegisterError { reason: Refused::OutOfMemory, value: entry.value });
+            }
+        };
+        let inserted = if range.is_empty() { Ok(()) } else { self.index.insert(&entry) };
+        let [entry] = entry;
+        match inserted {
+            Ok(()) => Ok(Registration::new(self, entry)),
+            Err(refusal) => {
+                Err(RegisterError { reason: refusal.into(), value: Entry::take_back(entry) })
+            }
+        }
+    }
+
+    /// Registers many ranges in one publication: all of them, or none.
+    ///
+    /// The ranges may come in any order; the registrations come in that order too.
+    ///
+    /// ```
+    /// let map = pcmap::CodeMap::new();
+    /// let functions = (0..1000).map(|i| (0x1000 + i * 64..0x1000 + (i + 1) * 64, i));
+    /// let registrations = map.register_all(functions).unwrap();
+    /// assert_eq!(map.lookup(0x1000 + 64 * 500 + 7, |hit| (*hit.value(), hit.offset())), Some((500, 7)));
+    /// assert_eq!(map.stats().publications, 1);
+    ///
+    /// let error = map.register_all([(0x100..0x200, 1), (0x0..0x101, 2)]).unwrap_err();
+    /// assert_eq!(error.values, [1, 2]);
+    /// ```
+    ///
+    /// **Cost**: O(n + k log k) for k ranges and n entries. **Progress**: lock-free.
+    /// **Signal-safe**: no.
+    ///
+    /// # Errors
+    ///
+    /// As [`CodeMap::register`]; also two ranges of the batch that overlap each other. The values
+    /// come back with the rest of the iterator.
+    ///
+    /// # Panics
+    ///
+    /// If the iterator does, or a value's destructor when garbage is taken out.
+    pub fn register_all<R, I>(
+        &self,
+        items: I,
+    ) -> Result<Vec<Registration<'_, T>>, RegisterAllError<T, I::IntoIter>>
+    where
+        I: IntoIterator<Item = (R, T)>,
+        R: TryInto<CodeRange>,
+        R::Error: Into<RangeError>,
+    {
+        let mut rest = items.into_iter();
+        let mut batch = Batch::new();
+        match batch.fill(&mut rest).and_then(|()| batch.insert_into(&self.index)) {
+            Ok(mut registrations) => {
+                let entries = batch.into_entries();
+                registrations.extend(entries.map(|entry| Registration::new(self, entry)));
+                Ok(registrations)
+            }
+            Err(reason) => Err(RegisterAllError { reason, values: batch.into_values(), rest }),
+        }
+    }
+
+    /// Unregisters what [`Registration::into_key`] took apart; as [`Registration::unregister`].
+    ///
+    /// # Errors
+    ///
+    /// [`WrongMap`] with the key, if it is of another map; nothing has changed.
+    pub fn unregister(
+        &self,
+        key: RegistrationKey<T>,
+    ) -> Result<Retirement<'_, T>, WrongMap<T>> {
+        let entry = key.entry_of(self.id()).map_err(|key| WrongMap { key })?;
+        Ok(self.remove([entry]))
+    }
+
+    /// Unregisters many ranges in one publication.
+    ///
+    /// Registrations of other maps are unregistered there, one by one.
+    ///
+    /// ```
+    /// let map = pcmap::CodeMap::new();
+    /// let code = map.register_all((1..100).map(|i| (i * 64..(i + 1) * 64, i))).unwrap();
+    /// map.unregister_all(code).wait();
+    /// assert_eq!(map.stats().publications, 2);
+    /// assert_eq!(map.stats().entries, 0);
+    /// ```
+    ///
+    /// **Cost**: O(n + k log k) for k ranges and n entries. **Progress**: lock-free. **Errors**:
+    /// none: without memory to collect the batch it is taken in parts; without memory for the next
+    /// version its ranges become invisible one after another. **Panics**: if the iterator does, or
+    /// a value's destructor when garbage is taken out. **Signal-safe**: no.
+    pub fn unregister_all<'m, I>(&'m self, registrations: I) -> Retirement<'m, T>
+    where
+        I: IntoIterator<Item = Registration<'m, T>>,
+    {
+        let mut entries = Vec::new();
+        let mut removal = Removal::Published(0);
+        for registration in registrations {
+            if !core::ptr::eq(registration.map(), self) {
+                drop(registration);
+                continue;
+            }
+            if entries.try_reserve(1).is_err() {
+                removal = removal.and(self.remove_entries(&mut entries));
+                entries.clear();
+            }
+            let entry = registration.into_entry();
+            if entries.capacity() == 0 {
+                removal = removal.and(self.remove_entries(&mut [entry]));
+            } else {
+                entries.push(entry);
+            }
+        }
+        Retirement::of(self, removal.and(self.remove_entries(&mut entries)))
+    }
+
+    /// Looks up the code that contains `pc`, and gives what it finds to `found`.
+    ///
+    /// `None`: no registered range contains `pc`. What the closure is given is alive until it
+    /// returns, and can be borrowed no longer. Several lookups that belong together are better
+    /// made through [`CodeMap::enter`].
+    ///
+    /// ```
+    /// let map = pcmap::CodeMap::new();
+    /// let _held = map.register(0x1000..0x2000, [7_u8; 3]).unwrap();
+    /// assert_eq!(map.lookup(0x1234, |hit| hit.value().len()), Some(3));
+    /// assert_eq!(map.lookup(0x2000, |hit| hit.value().len()), None);
+    /// ```
+    ///
+    /// **Cost**: ⌈log₂ n⌉ comparisons for n entries, two atomic additions and a fence.
+    /// **Progress**: wait-free, whatever other threads do, wherever they stop. **Errors, panics**:
+    /// none but the closure's. **Signal-safe**: yes, on any thread and any stack, also when the
+    /// signal interrupted a call on the same map, whatever call that is: no lock, allocation, free,
+    /// system call or thread-local, and `errno` is untouched. (The closure has to be, too.)
+    #[inline]
+    pub fn lookup<R>(&self, pc: impl Into<Pc>, found: impl FnOnce(Hit<'_, T>) -> R) -> Option<R> {
+        self.enter().lookup(pc).map(found)
+    }
+
+    /// Enters a read section for several lookups: a stack walk.
+    ///
+    /// **Cost**: an atomic addition and a fence; another addition when the reader is dropped.
+    /// **Progress**: wait-free. **Errors, panics**: none. **Signal-safe**: yes, as
+    /// [`CodeMap::lookup`].
+    #[inline]
+    pub fn enter(&self) -> Reader<'_, T> {
+        Reader::new(self.index.enter())
+    }
+
+    /// An owned view of the map as it is now.
+    ///
+    /// **Cost**: constant, with a reference count. **Progress**: lock-free. **Errors, panics**:
+    /// none (arc-swap aborts without memory for a thread's first use). **Signal-safe**: no.
+    pub fn snapshot(&self) -> Snapshot<T> {
+        Snapshot::new(self.index.snapshot())
+    }
+
+    /// Destroys what was retired and is held by no reader, without waiting for any; says what is
+    /// left.
+    ///
+    /// Writes do this now and then by themselves. A program that rarely writes calls it when it
+    /// has time, on any thread: garbage of every thread is destroyed, also of threads that ended.
+    ///
+    /// ```
+    /// let map = pcmap::CodeMap::new();
+    /// drop(map.register(0x1000..0x2000, "code").unwrap());
+    /// let reader = map.enter();
+    /// assert!(!map.reclaim().is_empty());
+    /// drop(reader);
+    /// assert!(map.reclaim().is_empty());
+    /// ```
+    ///
+    /// **Cost**: O(what is destroyed), and a look at 64 cache lines a few times. **Progress**:
+    /// lock-free. **Errors**: none (crossbeam-epoch aborts without memory). **Panics**: if a
+    /// value's destructor does. **Signal-safe**: no.
+    pub fn reclaim(&self) -> Remaining {
+        self.index.reclaim();
+        let backlog = self.index.backlog();
+        backlog.map_or_else(Remaining::default, |backlog| Remaining {
+            versions: backlog.versions,
+            bytes: backlog.bytes,
+        })
+    }
+
+    /// Waits until everything retired before the call is destroyed.
+    ///
+    /// So when it returns no reader holds what was unregistered before, and every value of that
+    /// was dropped, unless an owned [`Snapshot`] still shows it. In a child of `fork`, what only
+    /// readers that the fork left behind could hold is not waited for, and kept.
+    ///
+    /// **Progress**: blocking: it waits for readers to leave and for destructors that run on other
+    /// threads (it asks, and sleeps in between). **Errors**: none. **Panics**: if a value's
+    /// destructor does. **Signal-safe**: no. Never returns when called inside a read section of
+    /// the same map, or in a destructor of one of its values.
+    pub fn synchronize(&self) {
+        self.wait_for(&mut None);
+    }
+
+    /// Figures: entries, publications, garbage and how long it has waited.
+    ///
+    /// **Cost**: constant. **Progress**: lock-free. **Errors, panics**: none (crossbeam-epoch
+    /// aborts without memory). **Signal-safe**: no.
+    pub fn stats(&self) -> Stats {
+        let figures = Stats {
+            entries: self.index.entries(),
+            publications: self.index.sequence(),
+            epoch: self.index.epoch(),
+            ..Stats::default()
+        };
+        self.index.backlog().map_or(figures, |backlog| Stats {
+            retired: backlog.versions,
+            retired_bytes: backlog.bytes,
+            destroyed: backlog.destroyed,
+            oldest_wait: backlog
+                .oldest
+                .map(|since| Duration::from_nanos(monotonic_nanos().saturating_sub(since))),
+            ..figures
+        })
+    }
+
+    pub(crate) fn id(&self) -> MapId {
+        self.index.id()
+    }
+
+    pub(crate) fn remove(&self, mut entry: [Shared<Entry<T>>; 1]) -> Retirement<'_, T> {
+        Retirement::of(self, self.remove_entries(&mut entry))
+    }
+
+    /// Takes entries out of the index, those that are in it.
+    fn remove_entries(&self, entries: &mut [Shared<Entry<T>>]) -> Removal {
+        // Empty ranges come first, and are no entries.
+        entries.sort_unstable_by_key(|entry| (!entry.range.is_empty(), entry.range));
+        let empty = entries.partition_point(|entry| entry.range.is_empty());
+        match entries.get(empty..) {
+            Some(entries) if !entries.is_empty() => self.index.remove(entries),
+            _ => Removal::Published(0),
+        }
+    }
+
+    /// One step of waiting for a retirement; `None` stands for what is buried and what is retired
+    /// now.
+    pub(crate) fn has_settled(&self, settling: &mut Option<Settling>) -> bool {
+        if settling.is_none() {
+            *settling = self.index.tidy().ok().map(Settling::before);
+        }
+        self.index.reclaim();
+        settling.as_mut().is_some_and(|settling| self.index.has_settled(settling))
+    }
+
+    pub(crate) fn wait_for(&self, settling: &mut Option<Settling>) {
+        const SHORTEST: Duration = Duration::from_micros(20);
+        const LONGEST: Duration = Duration::from_millis(2);
+        let mut pause = SHORTEST;
+        while !self.has_settled(settling) {
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST);
+        }
+    }
+}
+
+impl<T: Send + Sync> Default for CodeMap<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Send + Sync> fmt::Debug for CodeMap<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CodeMap").field("stats", &self.stats()).finish()
+    }
+}

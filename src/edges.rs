@@ -1,0 +1,57 @@
+// The memory orderings of the index, each handed out under the name of the edge it belongs to.
+//
+// The index never writes `Ordering::…` itself: it asks for an edge, so that the ledger in
+// `docs/ORDERINGS.md` can list every edge, and so that the models can weaken one edge at a time
+// and expect to be caught. `edges!` is given by whoever compiles this file: `sync.rs` makes each
+// name a constant function; the model package makes each name weakenable.
+
+edges! {
+    // Every compare-and-swap that fails: whoever goes on loads again.
+    lost = Relaxed;
+
+    // Reader sections: enter, leave, and the epoch that decides when nobody can be inside.
+    announce = Relaxed; // a reader counts itself in; [reader_announces] orders it
+    read_published = Acquire; // pairs with [publish]
+    leave = Release; // pairs with [scan]
+    scan = Acquire; // pairs with [leave]
+    choose_side = Relaxed; // a reader picks the parity it counts on; any recent epoch will do
+    observe_epoch = Acquire; // pairs with [advance]
+    advance = Release; // pairs with [observe_epoch]
+    switch_domain = Release; // pairs with [read_domain]
+    read_domain = Acquire; // pairs with [switch_domain]
+    claim_domain = Relaxed; // a number compared for equality, carrying nothing
+
+    // The chain of versions and the pointer that handlers read.
+    link = Release; // pairs with [follow]
+    follow = Acquire; // pairs with [link]
+    publish = Release; // pairs with [read_published]
+    tag = Relaxed; // the tag is a number; the fences around it order it
+    tombstone = Relaxed; // a flag that carries nothing; `publication_barrier` makes it seen
+    tidy = Release; // pairs with [tidied]
+    tidied = Acquire; // pairs with [tidy]
+    statistic = Relaxed; // counters that only `stats` reads
+
+    // First use.
+    install = Release; // pairs with [installed]
+    installed = Acquire; // pairs with [install]
+
+    // Retired versions, from the head of the chain to their destruction.
+    pop = Release; // pairs with [head]
+    head = Acquire; // pairs with [pop]
+    set_aside = Release; // pairs with [take_back]
+    take_back = Acquire; // pairs with [set_aside]
+    in_flight = Relaxed; // counted in before [pop] makes it visible
+    destroyed = Release; // pairs with [settled]
+    settled = Acquire; // pairs with [destroyed]
+
+    // Counted blocks (versions and entries).
+    count_up = Relaxed; // the one who counts up holds a count already
+    count_down = Release; // pairs with [count_last]
+}
+
+fences! {
+    reader_announces = SeqCst; // meets [writer_unlinks] and [scanner_looks]
+    writer_unlinks = SeqCst; // meets [reader_announces] and [scanner_looks]
+    scanner_looks = SeqCst; // meets [reader_announces] and [writer_unlinks]
+    count_last = Acquire; // pairs with [count_down]
+}

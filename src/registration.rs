@@ -1,0 +1,214 @@
+//! A registration's life: held, leaked, taken apart, unregistered, and known to be over.
+
+use crate::CodeMap;
+use crate::index::address_range::CodeRange;
+use crate::index::entry::Entry;
+use crate::index::reclamation::Settling;
+use crate::index::shared::Shared;
+use crate::index::{MapId, Removal};
+use core::fmt;
+use core::mem::ManuallyDrop;
+
+/// A registered range of code; dropping it unregisters the range.
+///
+/// From [`CodeMap::register`] and [`CodeMap::register_all`]. Dropping costs what
+/// [`Registration::unregister`] costs, cannot fail, and is **not signal-safe**.
+///
+/// ```
+/// let map = pcmap::CodeMap::new();
+/// let held = map.register(0x1000..0x2000, "code").unwrap();
+/// assert!(map.lookup(0x1000, |_| ()).is_some());
+/// drop(held);
+/// assert!(map.lookup(0x1000, |_| ()).is_none());
+/// ```
+#[must_use = "dropping a registration unregisters the code"]
+pub struct Registration<'m, T: Send + Sync> {
+    map: &'m CodeMap<T>,
+    /// Taken out only by methods that consume the registration.
+    entry: ManuallyDrop<Shared<Entry<T>>>,
+}
+
+/// A registration without its map: what [`Registration::into_key`] leaves.
+///
+/// It borrows nothing, so it can be kept beside the code it belongs to. Dropping it leaves the
+/// code registered, as [`Registration::leak`] does.
+#[must_use = "dropping a key leaves the code registered for the life of the map"]
+pub struct RegistrationKey<T> {
+    map: MapId,
+    entry: Shared<Entry<T>>,
+}
+
+/// Code that was unregistered: no new lookup finds it; readers may still hold it.
+///
+/// It tells when none can any more, so that what lies outside the map (a mapping, say) may go. It
+/// may as well be dropped: destruction does not depend on it.
+///
+/// ```
+/// let map = pcmap::CodeMap::new();
+/// let held = map.register(0x1000..0x2000, "code").unwrap();
+/// let mut retirement = held.unregister();
+/// if !retirement.is_complete() {
+///     retirement.wait(); // until readers inside have left
+/// }
+/// // From here on nobody can hold what a lookup of that code gave.
+/// ```
+pub struct Retirement<'m, T: Send + Sync> {
+    map: &'m CodeMap<T>,
+    /// None while some of it is buried: no version number is known that lacks it.
+    settling: Option<Settling>,
+}
+
+impl<'m, T: Send + Sync> Registration<'m, T> {
+    pub(crate) fn new(map: &'m CodeMap<T>, entry: Shared<Entry<T>>) -> Self {
+        Self { map, entry: ManuallyDrop::new(entry) }
+    }
+
+    /// The registered range: half-open, absolute addresses. An empty one is no entry of the map.
+    ///
+    /// Constant time; signal-safe.
+    pub fn range(&self) -> CodeRange {
+        self.entry.range
+    }
+
+    /// The value registered with the range.
+    ///
+    /// Constant time; signal-safe.
+    pub fn value(&self) -> &T {
+        &self.entry.value
+    }
+
+    /// Unregisters the code; the answer tells when nobody holds it any more.
+    ///
+    /// When this returns, no new lookup finds the code, on any thread. The value is destroyed on
+    /// an ordinary thread: in a later write, [`CodeMap::reclaim`] or [`CodeMap::synchronize`].
+    /// Cannot fail: where there is no memory for the map's next version, the entry is made
+    /// invisible where it stands, and a later write leaves it out.
+    ///
+    /// **Cost**: O(n) for n entries (a copy of the table). **Progress**: lock-free. **Errors**:
+    /// none. **Panics**: none of its own (a value's destructor may, when garbage is taken out).
+    /// **Signal-safe**: no.
+    pub fn unregister(self) -> Retirement<'m, T> {
+        let map = self.map;
+        map.remove([self.into_entry()])
+    }
+
+    /// Leaves the code registered until the map is dropped (for a `static` map: for good).
+    ///
+    /// Constant time, wait-free, no errors. Not signal-safe if the range is empty: the value,
+    /// which is no entry of the map, is dropped here.
+    pub fn leak(self) {
+        drop(self.into_entry());
+    }
+
+    /// Takes the registration apart: the key unregisters the code later, through
+    /// [`CodeMap::unregister`], and borrows nothing meanwhile.
+    ///
+    /// ```
+    /// let map = pcmap::CodeMap::new();
+    /// let key = map.register(0x1000..0x2000, "code").unwrap().into_key();
+    /// assert!(map.lookup(0x1000, |_| ()).is_some());
+    /// map.unregister(key).expect("a key of this map");
+    /// assert!(map.lookup(0x1000, |_| ()).is_none());
+    /// ```
+    ///
+    /// Constant time, wait-free, no errors, no panics; signal-safe.
+    pub fn into_key(self) -> RegistrationKey<T> {
+        RegistrationKey { map: self.map.id(), entry: self.into_entry() }
+    }
+
+    /// The map that the code is registered in.
+    pub(crate) fn map(&self) -> &'m CodeMap<T> {
+        self.map
+    }
+
+    pub(crate) fn into_entry(self) -> Shared<Entry<T>> {
+        let mut this = ManuallyDrop::new(self);
+        take_entry(&mut this.entry)
+    }
+}
+
+#[expect(unsafe_code, reason = "moves a field out of a value that has a destructor")]
+fn take_entry<T>(entry: &mut ManuallyDrop<Shared<Entry<T>>>) -> Shared<Entry<T>> {
+    // SAFETY: both callers have the registration for the last time: `into_entry` forgets it, and
+    // `drop` is its destructor.
+    unsafe { ManuallyDrop::take(entry) }
+}
+
+impl<T: Send + Sync> Drop for Registration<'_, T> {
+    fn drop(&mut self) {
+        self.map.remove([take_entry(&mut self.entry)]);
+    }
+}
+
+impl<T> RegistrationKey<T> {
+    /// The registered range: half-open, absolute addresses.
+    ///
+    /// Constant time; signal-safe.
+    pub fn range(&self) -> CodeRange {
+        self.entry.range
+    }
+
+    /// The value registered with the range.
+    ///
+    /// Constant time; signal-safe.
+    pub fn value(&self) -> &T {
+        &self.entry.value
+    }
+
+    pub(crate) fn entry_of(self, map: MapId) -> Result<Shared<Entry<T>>, Self> {
+        // An empty range is no entry of any map, and may come from one that has no identity yet.
+        if self.map == map || self.entry.range.is_empty() { Ok(self.entry) } else { Err(self) }
+    }
+}
+
+impl<'m, T: Send + Sync> Retirement<'m, T> {
+    /// Of code that went by these removals.
+    pub(crate) fn of(map: &'m CodeMap<T>, removal: Removal) -> Self {
+        let settling = match removal {
+            Removal::Published(sequence) => Some(Settling::before(sequence)),
+            Removal::Buried => None,
+        };
+        Self { map, settling }
+    }
+
+    /// Whether nobody can hold the code any more, and the map has let go of its value.
+    ///
+    /// Takes out garbage as [`CodeMap::reclaim`] does, so asking again and again gets there once
+    /// readers have left. An owned [`Snapshot`](crate::Snapshot) that shows the code is not waited
+    /// for: it keeps the value alive on its own.
+    ///
+    /// **Cost**: as `reclaim`. **Progress**: lock-free. **Signal-safe**: no. A read section of the
+    /// same map on this thread keeps the answer at `false`.
+    pub fn is_complete(&mut self) -> bool {
+        self.map.has_settled(&mut self.settling)
+    }
+
+    /// Waits until nobody can hold the code any more.
+    ///
+    /// **Progress**: blocking (it asks, and sleeps in between). **Signal-safe**: no. Never returns
+    /// inside a read section of the same map, or in a destructor of one of its values.
+    pub fn wait(mut self) {
+        self.map.wait_for(&mut self.settling);
+    }
+}
+
+impl<T: Send + Sync + fmt::Debug> fmt::Debug for Registration<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration")
+            .field("range", &self.range())
+            .field("value", self.value())
+            .finish()
+    }
+}
+
+impl<T> fmt::Debug for RegistrationKey<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrationKey").field("range", &self.range()).finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + Sync> fmt::Debug for Retirement<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retirement").field("settling", &self.settling).finish_non_exhaustive()
+    }
+}

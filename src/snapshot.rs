@@ -1,0 +1,192 @@
+//! An owned view of the map, for ordinary threads: dump, iterate, search.
+
+use crate::index::address_range::{CodeRange, Pc};
+use crate::index::shared::Shared;
+use crate::index::table::Slot;
+use crate::index::version::Version;
+use core::fmt;
+
+/// The map as it was at one moment, owned.
+///
+/// From [`CodeMap::snapshot`](crate::CodeMap::snapshot). It stays as it is while the map goes on,
+/// and holds back just the version that it shows: hold it as long as you like, on any thread.
+/// Values it shows live at least as long as it does; the last owner destroys them, so drop it on
+/// an ordinary thread. (One exception to staying as it is: code that was unregistered without
+/// memory for the map's next version disappears from snapshots too.)
+///
+/// None of its methods is meant for signal handlers, though those that only read are safe there.
+/// None blocks, fails or panics.
+///
+/// ```
+/// let map = pcmap::CodeMap::new();
+/// let _code = map.register_all([(0x1000..0x1800, "a"), (0x2000..0x2800, "b")]).unwrap();
+/// let view = map.snapshot();
+/// drop(_code);
+/// assert_eq!(view.iter().map(|code| *code.value()).collect::<String>(), "ab");
+/// assert_eq!(view.find(0x2010).map(|code| code.range().start()), Some(0x2000));
+/// assert_eq!(view.to_string(), "0x1000-0x1800 2 KiB\n0x2000-0x2800 2 KiB\n");
+/// ```
+pub struct Snapshot<T> {
+    version: Option<Shared<Version<T>>>,
+}
+
+/// One registered range in a [`Snapshot`], borrowed from it.
+pub struct Registered<'s, T> {
+    range: CodeRange,
+    value: &'s T,
+}
+
+/// What lies around an address: see [`Snapshot::neighbours`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Neighbours<'s, T> {
+    /// The nearest code that ends at or below the address.
+    pub below: Option<Registered<'s, T>>,
+    /// The code that contains the address.
+    pub at: Option<Registered<'s, T>>,
+    /// The nearest code that starts above the address.
+    pub above: Option<Registered<'s, T>>,
+}
+
+impl<'s, T> Registered<'s, T> {
+    /// The slot's entry, unless it is buried.
+    fn visible(slot: &'s Slot<T>) -> Option<Self> {
+        let entry = &*slot.entry;
+        (!entry.is_buried()).then_some(Self { range: slot.range, value: &entry.value })
+    }
+
+    /// The range: half-open, absolute addresses. Constant time.
+    pub fn range(&self) -> CodeRange {
+        self.range
+    }
+
+    /// The value registered with it. Constant time.
+    pub fn value(&self) -> &'s T {
+        self.value
+    }
+}
+
+impl<T> Snapshot<T> {
+    pub(crate) fn new(version: Option<Shared<Version<T>>>) -> Self {
+        Self { version }
+    }
+
+    fn slots(&self) -> &[Slot<T>] {
+        self.version.as_ref().map_or(&[], |version| version.table.slots())
+    }
+
+    /// The index of the first slot that ends behind `pc`.
+    fn first_behind(&self, pc: Pc) -> usize {
+        self.slots().partition_point(|slot| slot.range.end() <= pc.address())
+    }
+
+    /// How many ranges are registered. O(n).
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// Whether no range is registered. Constant time.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// How many publications the map had seen: a later snapshot of the same map has a higher
+    /// number exactly if something changed. Constant time.
+    pub fn sequence(&self) -> u64 {
+        self.version.as_ref().map_or(0, |version| version.sequence)
+    }
+
+    /// All registered ranges, in address order. Constant time a step.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Registered<'_, T>> + Clone {
+        self.slots().iter().filter_map(Registered::visible)
+    }
+
+    /// The code that contains `pc`. O(log n).
+    pub fn find(&self, pc: impl Into<Pc>) -> Option<Registered<'_, T>> {
+        let pc = pc.into();
+        let slot = self.slots().get(self.first_behind(pc)).filter(|slot| slot.range.contains(pc));
+        slot.and_then(Registered::visible)
+    }
+
+    /// All code that shares an address with `range`, in address order. O(log n), then constant
+    /// time a step.
+    ///
+    /// ```
+    /// let map = pcmap::CodeMap::new();
+    /// let _code = map.register_all((1..9).map(|i| (i * 0x100..i * 0x100 + 0x80, i))).unwrap();
+    /// let part = 0x240..0x400;
+    /// let found: Vec<_> = map.snapshot().range(part.try_into().unwrap()).map(|code| *code.value()).collect();
+    /// assert_eq!(found, [2, 3]);
+    /// ```
+    pub fn range(&self, range: CodeRange) -> impl DoubleEndedIterator<Item = Registered<'_, T>> {
+        let slots = self.slots();
+        let first = self.first_behind(Pc::new(range.start()));
+        let behind = slots.partition_point(|slot| slot.range.start() < range.end());
+        let part = slots.get(first..behind).unwrap_or(&[]);
+        part.iter().filter(move |_| !range.is_empty()).filter_map(Registered::visible)
+    }
+
+    /// What lies at `pc` and to both sides of it, for saying where a crash was. O(log n).
+    ///
+    /// ```
+    /// let map = pcmap::CodeMap::new();
+    /// let _code = map.register_all([(0x1000..0x1800, "a"), (0x2000..0x2800, "b")]).unwrap();
+    /// let view = map.snapshot();
+    /// let around = view.neighbours(0x1900);
+    /// assert!(around.at.is_none());
+    /// assert_eq!(around.below.map(|code| *code.value()), Some("a"));
+    /// assert_eq!(around.above.map(|code| *code.value()), Some("b"));
+    /// ```
+    pub fn neighbours(&self, pc: impl Into<Pc>) -> Neighbours<'_, T> {
+        let pc = pc.into();
+        let (below, behind) = self.slots().split_at(self.first_behind(pc));
+        let mut behind = behind.iter().filter_map(Registered::visible).peekable();
+        Neighbours {
+            below: below.iter().rev().find_map(Registered::visible),
+            at: behind.next_if(|code| code.range.contains(pc)),
+            above: behind.next(),
+        }
+    }
+}
+
+impl<T> Clone for Snapshot<T> {
+    fn clone(&self) -> Self {
+        Self { version: self.version.clone() }
+    }
+}
+
+impl<T> Clone for Registered<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Registered<'_, T> {}
+
+impl<T: fmt::Debug> fmt::Debug for Registered<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: ", self.range)?;
+        self.value.fmt(f)
+    }
+}
+
+/// A line per range, as in a memory map: bounds and size.
+impl<T> fmt::Display for Snapshot<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for code in self.iter() {
+            write!(f, "{:#x}-{:#x} ", code.range.start(), code.range.end())?;
+            match code.range.len() {
+                len if len % 1024 == 0 => writeln!(f, "{} KiB", len / 1024)?,
+                len => writeln!(f, "{len} B")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The ranges with their values, in address order.
+impl<T: fmt::Debug> fmt::Debug for Snapshot<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|code| (code.range, code.value))).finish()
+    }
+}

@@ -1,0 +1,99 @@
+//! The only door between the index and the machine.
+//!
+//! Everything in `src/index/` reaches atomics, fences, the snapshot cell, the collector, the clock
+//! and the process through this file and nothing else. The model package compiles the same index
+//! over a file of the same shape made of loom's types (`loom-tests/src/sync.rs`), so the code that
+//! is checked is the code that ships.
+
+pub(crate) use arc_swap::{ArcSwapAny, RefCnt};
+pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
+pub(crate) use crossbeam_epoch::{Collector, Guard};
+
+pub(crate) use crate::sys::barrier::publication_barrier;
+pub(crate) use crate::sys::clock::monotonic_nanos;
+pub(crate) use crate::sys::fork::generation as fork_generation;
+
+/// The orderings by edge name.
+pub(crate) mod edge {
+    macro_rules! edges {
+        ($($name:ident = $ordering:ident;)*) => {
+            $(#[inline(always)]
+            pub(crate) const fn $name() -> core::sync::atomic::Ordering {
+                core::sync::atomic::Ordering::$ordering
+            })*
+        };
+    }
+    macro_rules! fences {
+        ($($name:ident = $ordering:ident;)*) => {
+            $(#[inline(always)]
+            pub(crate) fn $name() {
+                core::sync::atomic::fence(core::sync::atomic::Ordering::$ordering);
+            })*
+        };
+    }
+    include!("edges.rs");
+}
+
+/// A function that is `const` here and is not over loom, whose types have no `const` constructors.
+macro_rules! const_fn {
+    ($(#[$attribute:meta])* $visibility:vis fn $($rest:tt)*) => {
+        $(#[$attribute])* $visibility const fn $($rest)*
+    };
+}
+pub(crate) use const_fn;
+
+/// `[value; size]` for values that are not `Copy`, in a `const_fn!`.
+macro_rules! filled {
+    ($value:expr; $size:expr) => {
+        [const { $value }; $size]
+    };
+}
+pub(crate) use filled;
+
+/// Reader counts per map: a power of two well above the cores of today's machines. Each fills
+/// two cache lines (adjacent lines are fetched in pairs), so a map is a little over 8 KiB.
+pub(crate) const SHARDS: usize = 64;
+
+/// A number that differs between threads, for choosing a shard: the address of a local variable.
+///
+/// Thread stacks lie megabytes apart, so the bits above the lowest sixteen tell threads apart,
+/// and an alternate signal stack is just another shard. Nothing is set up, nothing is read: safe
+/// in a handler. Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4) spreads
+/// stacks that lie at regular distances.
+#[inline(always)]
+pub(crate) fn shard_hint() -> usize {
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    let local = 0_u8;
+    let page = ((&raw const local).addr() >> 16) as u64;
+    (page.wrapping_mul(GOLDEN) >> 32) as usize
+}
+
+/// A number that no other call in this line of processes gets, and not 0.
+pub(crate) fn unique_number() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, core::sync::atomic::Ordering::Relaxed) + 1
+}
+
+/// Marks the life of a counted block. Over loom it reports reads that race with destruction or
+/// come after it; here it is nothing.
+#[derive(Debug)]
+pub(crate) struct Liveness;
+
+impl Liveness {
+    pub(crate) const fn new() -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    pub(crate) fn read(&self) {}
+
+    #[inline(always)]
+    pub(crate) fn end(&self) {}
+}
+
+/// Frees a block. Over loom the memory is kept until the model's end, so that a read after
+/// destruction is reported instead of being undefined.
+#[inline(always)]
+pub(crate) fn dispose<B>(block: Box<B>) {
+    drop(block);
+}

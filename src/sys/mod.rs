@@ -1,0 +1,11 @@
+//! What the crate asks of the system. A port supplies these, and nothing else:
+//!
+//! - [`fork`]: a number that differs between a process and its children;
+//! - [`barrier`]: makes a publication visible to threads that were not told of it;
+//! - [`clock`]: nanoseconds that never go back.
+//!
+//! None of them is on the handler's path.
+
+pub(crate) mod barrier;
+pub(crate) mod clock;
+pub(crate) mod fork;
