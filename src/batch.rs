@@ -34,8 +34,9 @@ impl<T> Batch<T> {
         }
     }
 
-    /// Inserts all, in one publication; gives a vector with room for one thing per entry.
-    pub(crate) fn insert_into<R>(&mut self, index: &Index<T>) -> Result<Vec<R>, Refused> {
+    /// Inserts all, in one publication; gives the sequence number of the version that has them (0:
+    /// there was nothing to insert), and a vector with room for one thing per entry.
+    pub(crate) fn insert_into<R>(&mut self, index: &Index<T>) -> Result<(u64, Vec<R>), Refused> {
         let mut results = Vec::new();
         results.try_reserve_exact(self.values.len()).map_err(|_| Refused::OutOfMemory)?;
         let mut sorted = Vec::new();
@@ -52,10 +53,8 @@ impl<T> Batch<T> {
         }
         sorted.extend(self.entries.iter().filter(|entry| !entry.range.is_empty()).cloned());
         sorted.sort_unstable_by_key(|entry| entry.range);
-        if !sorted.is_empty() {
-            index.insert(&sorted)?;
-        }
-        Ok(results)
+        let sequence = if sorted.is_empty() { 0 } else { index.insert(&sorted)? };
+        Ok((sequence, results))
     }
 
     /// The inserted entries, in the order that their ranges came in.

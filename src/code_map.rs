@@ -11,7 +11,7 @@ use crate::reader::{Hit, Reader};
 use crate::registration::{Registration, RegistrationKey, Retirement};
 use crate::snapshot::Snapshot;
 use crate::stats::{Remaining, Stats};
-use crate::sync::monotonic_nanos;
+use crate::sync::{const_fn, monotonic_nanos, pause};
 use core::fmt;
 use core::time::Duration;
 
@@ -40,9 +40,11 @@ pub struct CodeMap<T: Send + Sync> {
 }
 
 impl<T: Send + Sync> CodeMap<T> {
-    /// An empty map. Constant time, no allocation.
-    pub const fn new() -> Self {
-        Self { index: Index::new() }
+    const_fn! {
+        /// An empty map. Constant time, no allocation.
+        pub fn new() -> Self {
+            Self { index: Index::new() }
+        }
     }
 
     /// Registers `value` for the addresses of `range`.
@@ -67,13 +69,15 @@ impl<T: Send + Sync> CodeMap<T> {
     /// # Errors
     ///
     /// [`Refused::InvalidRange`], [`Refused::Overlap`] with the range in the way, or
-    /// [`Refused::OutOfMemory`]; the value comes back, and nothing has changed. (Two dependencies
-    /// abort instead: arc-swap without memory for a thread's first node, before anything changes;
-    /// crossbeam-epoch without memory for taking out garbage, after the write is complete.)
+    /// [`Refused::OutOfMemory`]; the value comes back, and nothing has changed. (Without memory for
+    /// what dependencies need the process aborts: arc-swap's node for a thread, when the thread
+    /// writes for the first time and before anything changes; crossbeam-epoch's bags, when garbage
+    /// is taken out and after the write is complete.)
     ///
     /// # Panics
     ///
-    /// None of its own; a value's destructor may, when garbage is taken out.
+    /// None of its own; a value's destructor may, when garbage is taken out (then the new code is
+    /// not registered).
     pub fn register<R>(
         &self,
         range: R,
@@ -95,10 +99,15 @@ impl<T: Send + Sync> CodeMap<T> {
                 return Err(RegisterError { reason: Refused::OutOfMemory, value: entry.value });
             }
         };
-        let inserted = if range.is_empty() { Ok(()) } else { self.index.insert(&entry) };
+        // An empty range is no entry, and of no version.
+        let inserted = if range.is_empty() { Ok(0) } else { self.index.insert(&entry) };
         let [entry] = entry;
         match inserted {
-            Ok(()) => Ok(Registration::new(self, entry)),
+            Ok(sequence) => {
+                let registration = Registration::new(self, entry);
+                self.tend(sequence);
+                Ok(registration)
+            }
             Err(refusal) => {
                 Err(RegisterError { reason: refusal.into(), value: Entry::take_back(entry) })
             }
@@ -130,7 +139,8 @@ impl<T: Send + Sync> CodeMap<T> {
     ///
     /// # Panics
     ///
-    /// If the iterator does, or a value's destructor when garbage is taken out.
+    /// If the iterator does, or a value's destructor when garbage is taken out; then nothing is
+    /// registered.
     pub fn register_all<R, I>(
         &self,
         items: I,
@@ -143,9 +153,10 @@ impl<T: Send + Sync> CodeMap<T> {
         let mut rest = items.into_iter();
         let mut batch = Batch::new();
         match batch.fill(&mut rest).and_then(|()| batch.insert_into(&self.index)) {
-            Ok(mut registrations) => {
+            Ok((sequence, mut registrations)) => {
                 let entries = batch.into_entries();
                 registrations.extend(entries.map(|entry| Registration::new(self, entry)));
+                self.tend(sequence);
                 Ok(registrations)
             }
             Err(reason) => Err(RegisterAllError { reason, values: batch.into_values(), rest }),
@@ -185,25 +196,41 @@ impl<T: Send + Sync> CodeMap<T> {
     where
         I: IntoIterator<Item = Registration<'m, T>>,
     {
-        let mut entries = Vec::new();
-        let mut removal = Removal::Published(0);
+        /// What was collected; goes even if the iterator panics.
+        struct Leaving<'m, T: Send + Sync> {
+            map: &'m CodeMap<T>,
+            entries: Vec<Shared<Entry<T>>>,
+            removal: Removal,
+        }
+
+        impl<T: Send + Sync> Leaving<'_, T> {
+            fn remove(&mut self) {
+                let mut entries = core::mem::take(&mut self.entries);
+                self.removal = self.removal.and(self.map.remove_entries(&mut entries));
+            }
+        }
+
+        impl<T: Send + Sync> Drop for Leaving<'_, T> {
+            fn drop(&mut self) {
+                self.remove();
+            }
+        }
+
+        let mut leaving =
+            Leaving { map: self, entries: Vec::new(), removal: Removal::Published(0) };
         for registration in registrations {
             if !core::ptr::eq(registration.map(), self) {
                 drop(registration);
-                continue;
-            }
-            if entries.try_reserve(1).is_err() {
-                removal = removal.and(self.remove_entries(&mut entries));
-                entries.clear();
-            }
-            let entry = registration.into_entry();
-            if entries.capacity() == 0 {
-                removal = removal.and(self.remove_entries(&mut [entry]));
+            } else if leaving.entries.try_reserve(1).is_ok() {
+                leaving.entries.push(registration.into_entry());
             } else {
-                entries.push(entry);
+                leaving.remove();
+                let removal = self.remove_entries(&mut [registration.into_entry()]);
+                leaving.removal = leaving.removal.and(removal);
             }
         }
-        Retirement::of(self, removal.and(self.remove_entries(&mut entries)))
+        leaving.remove();
+        Retirement::of(self, leaving.removal)
     }
 
     /// Looks up the code that contains `pc`, and gives what it finds to `found`.
@@ -262,9 +289,14 @@ impl<T: Send + Sync> CodeMap<T> {
     /// assert!(map.reclaim().is_empty());
     /// ```
     ///
+    /// A child of `fork` calls this before it starts threads: from then on what threads that the
+    /// fork left behind were reading holds back nothing new (see [`CodeMap::synchronize`]).
+    ///
     /// **Cost**: O(what is destroyed), and a look at 64 cache lines a few times. **Progress**:
-    /// lock-free. **Errors**: none (crossbeam-epoch aborts without memory). **Panics**: if a
-    /// value's destructor does. **Signal-safe**: no.
+    /// lock-free. **Errors**: none (without memory for the collector the process aborts).
+    /// **Panics**: if a value's destructor does; what else was to be destroyed is left to the next
+    /// call. **Signal-safe**: no. Called from a value's destructor it leaves what is ready to the
+    /// call under way.
     pub fn reclaim(&self) -> Remaining {
         self.index.reclaim();
         let backlog = self.index.backlog();
@@ -277,8 +309,14 @@ impl<T: Send + Sync> CodeMap<T> {
     /// Waits until everything retired before the call is destroyed.
     ///
     /// So when it returns no reader holds what was unregistered before, and every value of that
-    /// was dropped, unless an owned [`Snapshot`] still shows it. In a child of `fork`, what only
-    /// readers that the fork left behind could hold is not waited for, and kept.
+    /// was dropped, unless an owned [`Snapshot`] still shows it (or a thread in the midst of a call
+    /// on this map is about to let go of it).
+    ///
+    /// In a child of `fork`, what readers may hold that entered before the child's first write,
+    /// [`CodeMap::reclaim`] or `synchronize` is kept, but not waited for: most of them are threads
+    /// that do not exist there, and they cannot be told from those that do. So a child that goes on
+    /// with several threads, or forked inside a section, is to call `reclaim` before it starts
+    /// them, and not to wait for what that section holds.
     ///
     /// **Progress**: blocking: it waits for readers to leave and for destructors that run on other
     /// threads (it asks, and sleeps in between). **Errors**: none. **Panics**: if a value's
@@ -290,8 +328,9 @@ impl<T: Send + Sync> CodeMap<T> {
 
     /// Figures: entries, publications, garbage and how long it has waited.
     ///
-    /// **Cost**: constant. **Progress**: lock-free. **Errors, panics**: none (crossbeam-epoch
-    /// aborts without memory). **Signal-safe**: no.
+    /// **Cost**: constant; O(n) while code is buried that was unregistered without memory.
+    /// **Progress**: lock-free. **Errors, panics**: none (crossbeam-epoch aborts without memory).
+    /// **Signal-safe**: no.
     pub fn stats(&self) -> Stats {
         let figures = Stats {
             entries: self.index.entries(),
@@ -323,9 +362,21 @@ impl<T: Send + Sync> CodeMap<T> {
         // Empty ranges come first, and are no entries.
         entries.sort_unstable_by_key(|entry| (!entry.range.is_empty(), entry.range));
         let empty = entries.partition_point(|entry| entry.range.is_empty());
-        match entries.get(empty..) {
+        let removal = match entries.get(empty..) {
             Some(entries) if !entries.is_empty() => self.index.remove(entries),
             _ => Removal::Published(0),
+        };
+        if let Removal::Published(sequence) = removal {
+            self.tend(sequence);
+        }
+        removal
+    }
+
+    /// Takes out garbage now and then, after a write whose outcome is in safe hands: a value's
+    /// destructor may panic here. Nothing of the kind while a panic is under way already.
+    fn tend(&self, sequence: u64) {
+        if sequence != 0 && !std::thread::panicking() {
+            self.index.tend(sequence);
         }
     }
 
@@ -342,10 +393,10 @@ impl<T: Send + Sync> CodeMap<T> {
     pub(crate) fn wait_for(&self, settling: &mut Option<Settling>) {
         const SHORTEST: Duration = Duration::from_micros(20);
         const LONGEST: Duration = Duration::from_millis(2);
-        let mut pause = SHORTEST;
+        let mut length = SHORTEST;
         while !self.has_settled(settling) {
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST);
+            pause(length);
+            length = (length * 2).min(LONGEST);
         }
     }
 }

@@ -26,7 +26,9 @@ edges! {
     follow = Acquire; // pairs with [link]
     publish = Release; // pairs with [read_published]
     tag = Relaxed; // the tag is a number; the fences around it order it
-    tombstone = Relaxed; // a flag that carries nothing; `publication_barrier` makes it seen
+    tombstone = Relaxed; // read by lookups, ordered for them by whoever tells them
+    bury = Release; // pairs with [buried]
+    buried = Acquire; // pairs with [bury]
     tidy = Release; // pairs with [tidied]
     tidied = Acquire; // pairs with [tidy]
     statistic = Relaxed; // counters that only `stats` reads
@@ -38,8 +40,11 @@ edges! {
     // Retired versions, from the head of the chain to their destruction.
     pop = Release; // pairs with [head]
     head = Acquire; // pairs with [pop]
-    set_aside = Release; // pairs with [take_back]
-    take_back = Acquire; // pairs with [set_aside]
+    took = Release; // pairs with [taken]
+    taken = Acquire; // pairs with [took]
+    put = Release; // pairs with [take]
+    take = Acquire; // pairs with [put]
+    below = Relaxed; // a stack's links, made visible by [put]
     in_flight = Relaxed; // counted in before [pop] makes it visible
     destroyed = Release; // pairs with [settled]
     settled = Acquire; // pairs with [destroyed]

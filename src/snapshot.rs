@@ -85,13 +85,13 @@ impl<T> Snapshot<T> {
         self.iter().count()
     }
 
-    /// Whether no range is registered. Constant time.
+    /// Whether no range is registered. Constant time (O(n) if buried code is all there is).
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
 
-    /// How many publications the map had seen: a later snapshot of the same map has a higher
-    /// number exactly if something changed. Constant time.
+    /// How many publications the map had seen: two snapshots of a map with the same number show
+    /// the same. Constant time.
     pub fn sequence(&self) -> u64 {
         self.version.as_ref().map_or(0, |version| version.sequence)
     }

@@ -7,10 +7,12 @@
 
 pub(crate) use arc_swap::{ArcSwapAny, RefCnt};
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
+pub(crate) use core::sync::atomic::AtomicU64 as Statistic; // not modelled: nothing depends on it
 pub(crate) use crossbeam_epoch::{Collector, Guard};
 
 pub(crate) use crate::sys::barrier::publication_barrier;
 pub(crate) use crate::sys::clock::monotonic_nanos;
+pub(crate) use crate::sys::destroying::unless_destroying;
 pub(crate) use crate::sys::fork::generation as fork_generation;
 
 /// The orderings by edge name.
@@ -54,6 +56,15 @@ pub(crate) use filled;
 /// two cache lines (adjacent lines are fetched in pairs), so a map is a little over 8 KiB.
 pub(crate) const SHARDS: usize = 64;
 
+/// A write takes out the garbage itself every so many writes,
+pub(crate) const WRITES_PER_RECLAIM: u64 = 16;
+/// and every time when tables are so large that a few of them would weigh more than the work.
+pub(crate) const LARGE_TABLE: usize = 256 * 1024;
+/// Rounds without progress after which a write leaves garbage to a later call,
+pub(crate) const WRITE_PATIENCE: u32 = 2;
+/// and after which `reclaim` does: the epoch must advance three times, crossbeam's twice.
+pub(crate) const RECLAIM_PATIENCE: u32 = 8;
+
 /// A number that differs between threads, for choosing a shard: the address of a local variable.
 ///
 /// Thread stacks lie megabytes apart, so the bits above the lowest sixteen tell threads apart,
@@ -72,6 +83,18 @@ pub(crate) fn shard_hint() -> usize {
 pub(crate) fn unique_number() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, core::sync::atomic::Ordering::Relaxed) + 1
+}
+
+/// Has arc-swap make its node for this thread, which it does on first use, and aborts if there is
+/// no memory for it: better before a write than in the middle of it.
+pub(crate) fn prepare_cell_use() {
+    static EMPTY: arc_swap::ArcSwapOption<()> = arc_swap::ArcSwapOption::const_empty();
+    drop(EMPTY.load());
+}
+
+/// Lets other threads go on, in the calls that block.
+pub(crate) fn pause(length: core::time::Duration) {
+    std::thread::sleep(length);
 }
 
 /// Marks the life of a counted block. Over loom it reports reads that race with destruction or
@@ -96,4 +119,10 @@ impl Liveness {
 #[inline(always)]
 pub(crate) fn dispose<B>(block: Box<B>) {
     drop(block);
+}
+
+/// Runs a unit test of the index; over loom, as a model.
+#[cfg(test)]
+pub(crate) fn explore(test: impl Fn() + Send + Sync + 'static) {
+    test();
 }

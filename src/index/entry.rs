@@ -35,10 +35,10 @@ impl<T> Entry<T> {
     ///
     /// For unregistering without memory for a successor table.
     pub(crate) fn bury(&self) {
-        // Ordering [tombstone]: Relaxed; the flag carries no data with it. Whoever is told by
-        // synchronisation that the entry is gone sees it by coherence, and the caller ends with
-        // `publication_barrier` for those who are not.
-        self.tombstone.store(true, edge::tombstone());
+        // Ordering [bury]: Release would do, but it is an exchange: once that is done, every later
+        // lookup on a machine with x86-64's ordering sees it. Elsewhere the caller ends with
+        // `publication_barrier`.
+        self.tombstone.swap(true, edge::bury());
     }
 
     /// Whether lookups no longer find the entry.
@@ -46,6 +46,8 @@ impl<T> Entry<T> {
     /// Signal-safe: one load.
     #[inline(always)]
     pub(crate) fn is_buried(&self) -> bool {
+        // Ordering [tombstone]: Relaxed; the flag carries no data with it. Whoever is told by
+        // synchronisation that the entry is gone sees it by coherence.
         self.tombstone.load(edge::tombstone())
     }
 }

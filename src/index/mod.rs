@@ -32,7 +32,11 @@ pub(crate) mod table;
 pub(crate) mod try_box;
 pub(crate) mod version;
 
-use crate::sync::{ArcSwapAny, AtomicPtr, AtomicUsize, const_fn, edge, publication_barrier, unique_number};
+use crate::sync::{
+    ArcSwapAny, AtomicPtr, AtomicUsize, LARGE_TABLE, Liveness, RECLAIM_PATIENCE, WRITE_PATIENCE,
+    WRITES_PER_RECLAIM, const_fn, edge, prepare_cell_use, publication_barrier,
+    unique_number,
+};
 use address_range::CodeRange;
 use core::marker::PhantomData;
 use core::ptr;
@@ -43,15 +47,6 @@ use shared::{Block, Shared};
 use table::Change;
 use try_box::try_box;
 use version::{Raw, Version};
-
-/// A write takes out the garbage itself every so many writes,
-const WRITES_PER_RECLAIM: u64 = 16;
-/// and every time when tables are so large that a few of them would weigh more than the work.
-const LARGE_TABLE: usize = 256 * 1024;
-/// Rounds without progress after which a write leaves garbage to a later call,
-const WRITE_PATIENCE: u32 = 2;
-/// and an explicit `reclaim` does: the epoch must advance three times, crossbeam's twice.
-const RECLAIM_PATIENCE: u32 = 8;
 
 /// Why a write changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,14 +91,17 @@ pub(crate) struct Index<T> {
 
 /// What only writers and owners of snapshots use; made by the first write.
 struct Writing<T> {
+    life: Liveness,
     /// The first version, for publishing it; not to be followed once something is published.
     root: Raw<T>,
     /// Owned snapshots come from here. Follows `published`.
     cell: ArcSwapAny<Shared<Version<T>>>,
     reclamation: Reclamation<T>,
     id: MapId,
-    /// How many buried entries the newest version holds.
+    /// How often entries were buried,
     buried: AtomicUsize,
+    /// and how many of those times a linked version accounts for.
+    tidied: AtomicUsize,
 }
 
 /// A read section, and the version that was published when it was entered.
@@ -161,61 +159,81 @@ impl<T> Index<T> {
         Reading { section, raw }
     }
 
-    /// Adds entries, sorted by start and not empty, in one publication; all or none.
-    pub(crate) fn insert(&self, entries: &[Shared<Entry<T>>]) -> Result<(), Refusal> {
-        self.write(&Change { add: entries, remove: &[] }).map(drop)
+    /// Adds entries, sorted by start and not empty, in one publication; all or none. Gives the
+    /// sequence number of the version that has them.
+    pub(crate) fn insert(&self, entries: &[Shared<Entry<T>>]) -> Result<u64, Refusal> {
+        self.write(&Change { add: entries, remove: &[] })
     }
 
     /// Takes out entries, sorted by start, in one publication. Cannot fail: without memory for a
     /// successor they are buried where they stand.
     pub(crate) fn remove(&self, entries: &[Shared<Entry<T>>]) -> Removal {
-        if let Ok(sequence) = self.write(&Change { add: &[], remove: entries }) {
-            return Removal::Published(sequence);
+        match self.write(&Change { add: &[], remove: entries }) {
+            Ok(sequence) => Removal::Published(sequence),
+            Err(_) => self.bury(entries),
         }
-        if let Some(writing) = self.writing() {
-            // Counted before they are buried: whoever leaves them out counts them off again.
-            writing.buried.fetch_add(entries.len(), edge::statistic());
-        }
+    }
+
+    /// Makes entries invisible in place: what removing does without memory.
+    pub(crate) fn bury(&self, entries: &[Shared<Entry<T>>]) -> Removal {
         for entry in entries {
             entry.bury();
+        }
+        if let Some(writing) = self.writing() {
+            // Ordering [bury]: Release; pairs with Acquire [buried] in `write`.
+            //   seen:     the tombstones are seen by whoever builds a table behind that;
+            //   not seen: the number is higher than that one's, and the map is not tidy.
+            writing.buried.fetch_add(1, edge::bury());
         }
         publication_barrier();
         Removal::Buried
     }
 
     /// Leaves out the entries that are buried; the sequence number of a published version that
-    /// lacks them all. An empty change does that, and publishes nothing if there are none.
+    /// lacks all that were buried before the call.
     pub(crate) fn tidy(&self) -> Result<u64, Refusal> {
         let Some(writing) = self.writing() else { return Ok(0) };
-        // Ordering [tidied]: Acquire; pairs with Release in `write`.
-        //   seen:     the version that left them out is linked, and found below;
-        //   not seen: the count is not zero, and the table is gone through once more.
-        if writing.buried.load(edge::tidied()) != 0 {
+        if !writing.is_tidy() {
             return self.write(&Change { add: &[], remove: &[] });
         }
-        let reading = self.enter();
-        // SAFETY (`Version::newest`): 1. as in `write`.
-        let newest = reading.version().map(|version| unsafe { version.newest() }.sequence);
-        self.publish_up_to(newest.unwrap_or(0));
-        Ok(newest.unwrap_or(0))
+        loop {
+            let reading = self.enter();
+            let Some(version) = reading.version() else { return Ok(0) };
+            let Some(newest) = self.newest(version, &reading.section) else { continue };
+            self.publish_up_to(newest.sequence);
+            return Ok(newest.sequence);
+        }
     }
 
-    /// An owned view of the newest version (`None`: nothing was ever written).
-    ///
-    /// Lock-free.
+    /// An owned view of the newest version (`None`: nothing was ever written). Lock-free.
     pub(crate) fn snapshot(&self) -> Option<Shared<Version<T>>> {
-        let published = self.enter().share()?;
         let writing = self.writing()?;
-        writing.follow(&published);
+        self.move_cell(writing);
         Some(writing.cell.load_full())
+    }
+
+    /// What follows the write of version `sequence`, when its outcome is safe with the caller: the
+    /// cell moves, and now and then garbage is taken out. Values' destructors run here.
+    pub(crate) fn tend(&self, sequence: u64) {
+        let Some(writing) = self.writing() else { return };
+        self.move_cell(writing);
+        let large = || {
+            let reading = self.enter();
+            reading.version().is_some_and(|version| version.table.bytes() >= LARGE_TABLE)
+        };
+        if sequence % WRITES_PER_RECLAIM == 0 || large() {
+            writing.reclamation.reclaim(&self.sections, &self.published, WRITE_PATIENCE);
+        }
     }
 
     /// Destroys what is retired and nobody holds, without waiting. Not inside a section of this
     /// map.
     pub(crate) fn reclaim(&self) {
+        self.sections.follow_fork();
         // If there is no memory, buried entries stay buried.
         let _ = self.tidy();
         if let Some(writing) = self.writing() {
+            self.move_cell(writing);
             writing.reclamation.reclaim(&self.sections, &self.published, RECLAIM_PATIENCE);
         }
     }
@@ -237,9 +255,13 @@ impl<T> Index<T> {
 
     /// How many entries the newest version holds, without buried ones.
     pub(crate) fn entries(&self) -> usize {
-        let buried = self.writing().map_or(0, |w| w.buried.load(edge::statistic()));
-        let slots = self.enter().version().map_or(0, |version| version.table.slots().len());
-        slots.saturating_sub(buried)
+        let tidy = self.writing().is_none_or(Writing::is_tidy);
+        let reading = self.enter();
+        let slots = reading.version().map_or(&[][..], |version| version.table.slots());
+        if tidy {
+            return slots.len();
+        }
+        slots.iter().filter(|slot| !slot.entry.is_buried()).count()
     }
 
     /// What is retired and not destroyed.
@@ -254,18 +276,20 @@ impl<T> Index<T> {
 
     /// Makes `change` to the newest version; the sequence number of the version that has it.
     ///
-    /// Lock-free: an attempt fails only when another thread's write was linked.
+    /// Lock-free: an attempt fails only when another thread's write was linked, or at the first
+    /// write of a child of `fork`.
     fn write(&self, change: &Change<'_, T>) -> Result<u64, Refusal> {
         let writing = self.start_writing()?;
         self.sections.follow_fork();
-        let reading = self.enter();
-        let Some(mut newest) = reading.version() else {
-            return Err(Refusal::OutOfMemory); // not reached: `start_writing` publishes the root
-        };
-        let version = loop {
-            // SAFETY (`Version::newest`): 1. what is linked behind a version that was published
-            // in this section is displaced later still, and so kept alive by the section too.
-            newest = unsafe { newest.newest() };
+        let sequence = loop {
+            let reading = self.enter();
+            let Some(version) = reading.version() else {
+                return Err(Refusal::OutOfMemory); // not reached: the root is published
+            };
+            let Some(newest) = self.newest(version, &reading.section) else { continue };
+            // Ordering [buried]: Acquire; pairs with Release in `bury`.
+            //   seen: the tombstones of so many removals, which the successor will lack.
+            let buried = writing.buried.load(edge::buried());
             let successor = match newest.table.successor(change) {
                 Ok(successor) => successor,
                 Err(refusal) => {
@@ -274,42 +298,58 @@ impl<T> Index<T> {
                     return Err(refusal);
                 }
             };
-            if change.add.is_empty() && successor.left_out == 0 {
-                self.publish_up_to(newest.sequence);
-                return Ok(newest.sequence);
+            let changed = !change.add.is_empty() || successor.left_out != 0;
+            if changed {
+                let version = newest.succeed(successor, reading.section.first_epoch());
+                let version = Shared::try_new(version).map_err(|_| Refusal::OutOfMemory)?;
+                // Nothing is changed yet, and nothing can fail behind this.
+                prepare_cell_use();
+                if newest.link(version).is_err() {
+                    continue;
+                }
             }
-            let tidied = successor.tidied;
-            let version = Shared::try_new(newest.succeed(successor, reading.section.first_epoch()))
-                .map_err(|_| Refusal::OutOfMemory)?;
-            // arc-swap makes a node for each thread that uses it, and aborts without memory for
-            // it: provoked here, where nothing is changed yet.
-            drop(writing.cell.load());
-            if newest.link(version.clone()).is_ok() {
-                // Ordering [tidy]: Release; pairs with Acquire in `tidy`.
-                writing.buried.fetch_sub(tidied, edge::tidy());
-                break version;
-            }
+            // Ordering [tidy]: Release; pairs with Acquire in `Writing::is_tidy`.
+            //   seen: a version without what was buried then is linked, and found.
+            writing.tidied.fetch_max(buried, edge::tidy());
+            break newest.sequence + u64::from(changed);
         };
-        self.publish_up_to(version.sequence);
-        drop(reading);
-        writing.follow(&version);
+        self.publish_up_to(sequence);
         publication_barrier();
-        if version.sequence % WRITES_PER_RECLAIM == 0 || version.table.bytes() >= LARGE_TABLE {
-            writing.reclamation.reclaim(&self.sections, &self.published, WRITE_PATIENCE);
+        Ok(sequence)
+    }
+
+    /// The newest version, from `version` on, which was read from the published pointer in
+    /// `section`; `None` if the domain changed, and the caller must enter again.
+    ///
+    /// Lock-free: each step follows a write that another thread linked.
+    fn newest<'r>(
+        &self,
+        version: &'r Version<T>,
+        section: &'r Section<'_>,
+    ) -> Option<&'r Version<T>> {
+        let mut newest = version;
+        loop {
+            let next = newest.next();
+            if !self.sections.is_current(section) {
+                return None;
+            }
+            // SAFETY (`Shared::peek`): 1. null or a version, from the chain; 2. it is displaced
+            // later than `version`, which was published in the section, and it is not born in a
+            // newer domain, so its `Grace` does not pass while the section lives.
+            match unsafe { Shared::peek(next) } {
+                Some(next) => newest = next,
+                None => return Some(newest),
+            }
         }
-        Ok(version.sequence)
     }
 
     /// Moves the published pointer along the chain until it has reached `sequence`.
     ///
-    /// Lock-free: an exchange fails only when another thread moved it. To be called inside a
-    /// section of this map.
+    /// Lock-free: an exchange fails only when another thread moved it.
     fn publish_up_to(&self, sequence: u64) {
         loop {
-            let raw = self.published.load(edge::read_published());
-            // SAFETY (`Shared::peek`): 1. a published version; 2. loaded inside the caller's
-            // section, which keeps it alive.
-            let Some(version) = (unsafe { Shared::peek(raw) }) else { return };
+            let reading = self.enter();
+            let Some(version) = reading.version() else { return };
             if version.sequence >= sequence {
                 return;
             }
@@ -317,11 +357,28 @@ impl<T> Index<T> {
             //   seen:     the whole version is visible, having been seen by [follow] or made here;
             //   not seen: readers find the previous one, and count against its displacement;
             //   failed:   another thread moved it.
+            // The version was published in this section, so its address is not that of another.
+            let (shown, next) = (reading.raw, version.next());
             let moved =
-                self.published.compare_exchange(raw, version.next(), edge::publish(), edge::lost());
+                self.published.compare_exchange(shown, next, edge::publish(), edge::lost());
             if moved.is_ok() {
                 version.note_displaced(self.sections.epoch_after_displacement());
             }
+        }
+    }
+
+    /// Moves the cell forward to what is published.
+    ///
+    /// Lock-free: an exchange fails only when another thread moved it. Not inside a section: what
+    /// the cell lets go of may be destroyed here.
+    fn move_cell(&self, writing: &Writing<T>) {
+        let Some(published) = self.enter().share() else { return };
+        loop {
+            let held = writing.cell.load();
+            if held.sequence >= published.sequence {
+                return;
+            }
+            writing.cell.compare_and_swap(&*held, published.clone());
         }
     }
 
@@ -332,7 +389,9 @@ impl<T> Index<T> {
         //   not seen: no write of which this thread was told has been made.
         let writing = self.writing.load(edge::installed());
         // SAFETY: null or from `Box::into_raw` in `start_writing`; freed by `drop` only.
-        unsafe { writing.as_ref() }
+        let writing = unsafe { writing.as_ref() }?;
+        writing.life.read();
+        Some(writing)
     }
 
     /// What writers use, made if this is the first write; and the root version is published.
@@ -372,36 +431,37 @@ impl<T> Writing<T> {
     fn try_new() -> Result<Box<Self>, Refusal> {
         let root = Shared::try_new(Version::root()).map_err(|_| Refusal::OutOfMemory)?;
         let writing = Self {
+            life: Liveness::new(),
             root: root.as_raw(),
             cell: ArcSwapAny::new(root.clone()),
             reclamation: Reclamation::new(root),
             id: MapId(unique_number()),
             buried: AtomicUsize::new(0),
+            tidied: AtomicUsize::new(0),
         };
         try_box(writing).map_err(|_| Refusal::OutOfMemory)
     }
 
-    /// Moves the cell forward until it has reached `version`.
-    ///
-    /// Lock-free: an exchange fails only when another thread moved it. Not inside a section: what
-    /// the cell lets go of may be destroyed here.
-    fn follow(&self, version: &Shared<Version<T>>) {
-        loop {
-            let held = self.cell.load();
-            if held.sequence >= version.sequence {
-                return;
-            }
-            self.cell.compare_and_swap(&*held, version.clone());
-        }
+    /// Whether a version without everything that was buried so far is linked.
+    fn is_tidy(&self) -> bool {
+        // Ordering [tidied]: Acquire; pairs with Release in `write`.
+        //   seen:     that version is found by following the chain;
+        //   not seen: the number is lower, and the map is gone through once more.
+        let tidied = self.tidied.load(edge::tidied());
+        tidied >= self.buried.load(edge::buried())
     }
 }
 
 impl<T> Drop for Index<T> {
     fn drop(&mut self) {
         let writing = self.writing.load(edge::installed());
+        // SAFETY: null or from `Box::into_raw` in `start_writing`; freed below.
+        if let Some(writing) = unsafe { writing.as_ref() } {
+            // SAFETY (`Reclamation::finish`): 1. here only; 2. calls and sections borrow the map.
+            unsafe { writing.reclamation.finish() };
+        }
         if !writing.is_null() {
-            // SAFETY: from `Box::into_raw` in `start_writing`, freed here only; sections, which
-            // borrow `self`, are gone.
+            // SAFETY: from `Box::into_raw` in `start_writing`, freed here only.
             drop(unsafe { Box::from_raw(writing) });
         }
     }

@@ -41,6 +41,9 @@ use core::ptr;
 /// Epochs of a child's domain start at the next multiple: higher than any the parent reached.
 const EPOCHS_PER_DOMAIN: u64 = 1 << 48;
 
+/// Stands for the inline domain once a process has taken it; not an address.
+const CLAIMED: *mut Domain = ptr::without_provenance_mut(1);
+
 /// Two counts on cache lines of their own (lines are fetched in pairs on x86-64).
 #[repr(align(128))]
 struct Shard {
@@ -60,9 +63,9 @@ pub(crate) struct Domain {
     epoch: AtomicU64,
     /// The epoch that this domain began with.
     first_epoch: u64,
-    /// The process it was started in, as `fork_generation` says; 0 before the first write.
+    /// The process it was started in, as `fork_generation` says.
     generation: AtomicUsize,
-    /// The domain it replaced, or null.
+    /// The domain it replaced, as [`ReadSections::newest`] had it.
     previous: *mut Domain,
     shards: [Shard; SHARDS],
 }
@@ -178,7 +181,7 @@ pub(crate) enum Grace {
 
 /// The sections of one map: its current domain and those of the processes it was forked from.
 pub(crate) struct ReadSections {
-    /// The newest domain, or null while that is `first`.
+    /// The newest domain. Null: `first`, and no write was made yet; [`CLAIMED`]: `first`.
     newest: AtomicPtr<Domain>,
     first: Domain,
 }
@@ -193,14 +196,17 @@ impl ReadSections {
         }
     }
 
-    /// The domain behind a pointer: null stands for `first`.
+    /// The domain behind a pointer.
     ///
     /// Signal-safe: compares a pointer.
     #[inline(always)]
     fn domain_at(&self, domain: *mut Domain) -> &Domain {
-        // SAFETY: every pointer that is kept here is null or a domain from `follow_fork`, whole by
+        if domain.is_null() || domain == CLAIMED {
+            return &self.first;
+        }
+        // SAFETY: any other pointer that is kept here is a domain from `follow_fork`, whole by
         // [read_domain]; those are freed by `drop` only, which nothing borrowed from `self` sees.
-        unsafe { domain.as_ref() }.unwrap_or(&self.first)
+        unsafe { &*domain }
     }
 
     /// The newest domain.
@@ -277,6 +283,16 @@ impl ReadSections {
         domain.epoch.load(edge::statistic()) - domain.first_epoch
     }
 
+    /// Whether `section` is counted in the newest domain.
+    ///
+    /// If it is not, what was written since may be born in a newer one, and then this section does
+    /// not keep it alive. To be asked behind the load of a pointer to it, before following that.
+    pub(crate) fn is_current(&self, section: &Section<'_>) -> bool {
+        // Ordering [read_domain]: Acquire; see `domain`. Whoever sees a version sees the domain it
+        // was born in, for its writer had seen that.
+        ptr::eq(section.domain, self.domain())
+    }
+
     /// Starts a domain of its own for a process that was forked since the last write.
     ///
     /// Lock-free. Without memory for it the old domain stays: correct, but readers lost in the
@@ -285,30 +301,31 @@ impl ReadSections {
         let generation = fork_generation();
         let newest = self.newest.load(edge::read_domain());
         let current = self.domain_at(newest);
-        let claimed = current.generation.load(edge::claim_domain());
-        if claimed == generation {
+        if !newest.is_null() && current.generation.load(edge::claim_domain()) == generation {
             return;
         }
-        // The first write of all: nothing was ever published, so the domain can be taken as it is,
-        // unless a count shows that a reader may have been lost in a fork before this write.
-        if claimed == 0 && current.is_quiet(0) && current.is_quiet(1) {
-            current.generation.store(generation, edge::claim_domain());
-            return;
-        }
-        let next = current.first_epoch.checked_add(EPOCHS_PER_DOMAIN); // none 65,536 forks deep
-        let Some(Ok(domain)) = next.map(|epoch| try_box(Domain::new(epoch, generation, newest)))
-        else {
-            return;
+        // Before the first call of all nothing was published, so the inline domain can be taken as
+        // it is, unless a count shows that a reader may have been lost in a fork before.
+        let as_it_is = newest.is_null() && current.is_quiet(0) && current.is_quiet(1);
+        let next = if as_it_is {
+            current.generation.store(generation, edge::claim_domain()); // all store the same
+            CLAIMED
+        } else {
+            let first_epoch = current.first_epoch.checked_add(EPOCHS_PER_DOMAIN);
+            let Some(first_epoch) = first_epoch else { return }; // 65,535 forks deep
+            match try_box(Domain::new(first_epoch, generation, newest)) {
+                Ok(domain) => Box::into_raw(domain),
+                Err(_) => return,
+            }
         };
-        let domain = Box::into_raw(domain);
         // Ordering [switch_domain]: Release; pairs with Acquire in `domain`.
         //   seen:   the domain is whole;
-        //   failed: another thread of this process did the same.
-        let switched =
-            self.newest.compare_exchange(newest, domain, edge::switch_domain(), edge::lost());
-        if switched.is_err() {
+        //   failed: another thread of this process decided, and its decision stands.
+        let decided =
+            self.newest.compare_exchange(newest, next, edge::switch_domain(), edge::lost());
+        if decided.is_err() && !as_it_is {
             // SAFETY: from `Box::into_raw` above, and handed to nobody.
-            drop(unsafe { Box::from_raw(domain) });
+            drop(unsafe { Box::from_raw(next) });
         }
     }
 }
@@ -316,7 +333,7 @@ impl ReadSections {
 impl Drop for ReadSections {
     fn drop(&mut self) {
         let mut domain = self.newest.load(edge::read_domain());
-        while !domain.is_null() {
+        while !domain.is_null() && domain != CLAIMED {
             // SAFETY: from `Box::into_raw` in `follow_fork`, freed here only; no section is left,
             // for each borrows `self`.
             let freed = unsafe { Box::from_raw(domain) };

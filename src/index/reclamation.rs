@@ -2,20 +2,31 @@
 //! From the head of the chain to destruction: what was displaced, and when it may go.
 //!
 //! The chain of versions is its own list of garbage: what lies between `oldest` and the published
-//! version is displaced, in order, and retiring it took no memory. Reclaiming moves `oldest`
-//! forward past a version once the read sections say that no handler can hold it ([`Grace`]); the
-//! thread whose exchange succeeds has taken it, one version at a time, so that a thread which
-//! stops here withholds one and no more. Other reclaiming threads may still be looking at the one
-//! taken: that is what crossbeam-epoch is for. Its guards keep taken versions readable, and it
-//! carries their destruction to a moment when no guard of that time is left.
+//! version is displaced, in order, and retiring it took no memory. From there a version goes
+//! through three hands:
+//!
+//! 1. **taken**: once the read sections say that no reader can hold it ([`Grace`]), whoever moves
+//!    `oldest` past it has taken it;
+//! 2. **deferred**: other reclaiming threads may still be looking at it. That is what
+//!    crossbeam-epoch is for: its guards keep taken versions readable, and it carries each to a
+//!    moment when no guard of that time is left, where it becomes *ready*;
+//! 3. **destroyed**: with no guard and no section held, so that a value's destructor may take its
+//!    time, panic, or call into the map.
+//!
+//! A thread that stops in between withholds what it has taken so far, and while it is pinned the
+//! destruction of what is taken after that; it stops no call of any other thread.
 //!
 //! Each call registers its own participant and leaves with it. Nothing is cached per thread: no
 //! garbage in a thread's private bag, and no destructor that runs when a thread exits.
 
 use super::read_section::{Grace, ReadSections};
 use super::shared::{Block, Shared};
-use super::version::{Raw, Version};
-use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Collector, Guard, edge, fork_generation};
+use super::version::{Raw, Stack, Version};
+use crate::sync::{
+    AtomicPtr, AtomicU64, AtomicUsize, Collector, Guard, Liveness, Statistic, edge, filled,
+    fork_generation, unless_destroying,
+};
+use core::mem::ManuallyDrop;
 use core::ptr;
 
 /// Versions in flight are counted by stretches of [`STRETCH`] in a ring of this many.
@@ -26,26 +37,34 @@ const STRETCH: u64 = 64;
 pub(crate) struct Reclamation<T> {
     /// The oldest version still in the chain. The chain holds one count of each version in it.
     oldest: AtomicPtr<Block<Version<T>>>,
-    /// Versions that only readers lost in a fork can hold: a stack, linked by `Version::aside`.
-    aside: AtomicPtr<Block<Version<T>>>,
-    /// The newest collector, or null before the first call.
-    collector: AtomicPtr<ProcessCollector>,
-    destroyed: AtomicU64,
-    destroyed_bytes: AtomicU64,
+    /// Versions with a lower number have left the chain.
+    taken: AtomicU64,
+    taken_bytes: Statistic,
+    /// Versions that only readers of an older domain can hold.
+    aside: Stack<T>,
+    aside_versions: Statistic,
+    aside_bytes: Statistic,
+    destroyed: Statistic,
+    /// What belongs to this process, or null before the first call.
+    process: AtomicPtr<Process<T>>,
 }
 
-/// The collector of one process: participants of threads that a fork left behind would stop it,
-/// so a child gets its own.
-struct ProcessCollector {
-    // First, so dropped first: what it still carries counts itself out of the next field.
-    collector: Collector,
+/// What a child of `fork` must not share with its parent: participants of threads that the fork
+/// left behind would stop the collector, and what they were destroying would be waited for.
+struct Process<T> {
+    life: Liveness,
+    generation: usize,
+    /// Taken out by `Reclamation::finish`.
+    collector: ManuallyDrop<Collector>,
+    /// Taken out of the chain, and no longer looked at by anybody.
+    ready: Stack<T>,
     /// Versions taken out of the chain and not destroyed yet.
     in_flight: [AtomicUsize; STRETCHES],
-    /// When the first of them was displaced, roughly; for `stats`.
-    flying_since: AtomicU64,
-    generation: usize,
+    in_flight_bytes: Statistic,
+    /// When the first of them was displaced, roughly.
+    flying_since: Statistic,
     /// That of the process this one was forked from, or null.
-    previous: *mut ProcessCollector,
+    previous: *mut Process<T>,
 }
 
 /// What is retired and not destroyed.
@@ -71,31 +90,48 @@ impl Settling {
     }
 }
 
-/// A version's place in the count of those in flight; counts itself out when dropped.
-struct Flight<'a> {
-    in_flight: &'a AtomicUsize,
+/// A version among those in flight; leaves their count when dropped.
+struct Flight<'a, T> {
+    process: &'a Process<T>,
+    stretch: usize,
+    bytes: u64,
 }
 
-impl Drop for Flight<'_> {
+impl<T> Drop for Flight<'_, T> {
     fn drop(&mut self) {
+        self.process.in_flight_bytes.fetch_sub(self.bytes, edge::statistic());
         // Ordering [destroyed]: Release; pairs with Acquire in `has_settled`.
         //   seen:     the destruction that came before this is complete;
         //   not seen: the count is not zero, and the other thread waits.
-        self.in_flight.fetch_sub(1, edge::destroyed());
+        self.process.in_flight[self.stretch].fetch_sub(1, edge::destroyed());
     }
 }
 
-impl ProcessCollector {
+impl<T> Process<T> {
     /// Counts a version in, before it is taken.
-    fn board<T>(&self, version: &Version<T>) -> Flight<'_> {
-        let stretch = (version.sequence / STRETCH) as usize % STRETCHES;
-        if self.in_flight.iter().all(|count| count.load(edge::statistic()) == 0) {
+    fn board(&self, version: &Version<T>) -> Flight<'_, T> {
+        if !self.is_flying() {
             self.flying_since.store(version.displaced_at().unwrap_or(0), edge::statistic());
         }
-        let in_flight = &self.in_flight[stretch];
+        let bytes = version.weight.load(edge::statistic());
+        self.in_flight_bytes.fetch_add(bytes, edge::statistic());
+        let flight = self.flight_of(version);
         // Ordering [in_flight]: Relaxed; [pop], which follows, makes it visible.
-        in_flight.fetch_add(1, edge::in_flight());
-        Flight { in_flight }
+        self.in_flight[flight.stretch].fetch_add(1, edge::in_flight());
+        flight
+    }
+
+    /// The flight of a version that was counted in.
+    fn flight_of(&self, version: &Version<T>) -> Flight<'_, T> {
+        Flight {
+            process: self,
+            stretch: (version.sequence / STRETCH) as usize % STRETCHES,
+            bytes: version.weight.load(edge::statistic()),
+        }
+    }
+
+    fn is_flying(&self) -> bool {
+        self.in_flight.iter().any(|count| count.load(edge::statistic()) != 0)
     }
 }
 
@@ -104,15 +140,18 @@ impl<T> Reclamation<T> {
     pub(crate) fn new(root: Shared<Version<T>>) -> Self {
         Self {
             oldest: AtomicPtr::new(root.into_raw()),
-            aside: AtomicPtr::new(ptr::null_mut()),
-            collector: AtomicPtr::new(ptr::null_mut()),
-            destroyed: AtomicU64::new(0),
-            destroyed_bytes: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            taken_bytes: Statistic::new(0),
+            aside: Stack::new(),
+            aside_versions: Statistic::new(0),
+            aside_bytes: Statistic::new(0),
+            destroyed: Statistic::new(0),
+            process: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
     /// Destroys what was retired before the call and nobody holds; gives up after `patience`
-    /// rounds in a row that destroyed nothing.
+    /// rounds in a row without progress.
     ///
     /// Lock-free: what other threads hold stays where it is. Not for use inside a section of the
     /// same map, whose own count would keep the epoch from passing.
@@ -122,45 +161,46 @@ impl<T> Reclamation<T> {
         published: &AtomicPtr<Block<Version<T>>>,
         patience: u32,
     ) {
-        sections.follow_fork();
-        let process = self.process_collector();
+        let process = self.process();
         let participant = process.collector.register();
         let mut target = None;
         let mut idle = 0;
         while idle < patience {
             sections.try_advance();
-            let before = self.destroyed.load(edge::statistic());
             let guard = participant.pin();
+            if fork_generation() != process.generation {
+                break; // a handler forked, and this goes on in the child
+            }
             // SAFETY (`peek_under`): 1. published, loaded behind the pin.
             let newest = unsafe { peek_under(published.load(edge::read_published()), &guard) };
             let target = *target.get_or_insert(newest.map_or(0, |newest| newest.sequence));
-            while self.take_oldest(sections, published, process, &guard) {}
+            let mut progress = false;
+            while self.take_oldest(target, sections, published, process, &guard) {
+                progress = true;
+            }
             self.take_back(sections, process, &guard);
             guard.flush();
             drop(guard);
-            let destroyed = self.destroyed.load(edge::statistic());
-            if destroyed >= target {
+            progress |= self.destroy_ready(process);
+            if self.taken.load(edge::statistic()) >= target && !process.is_flying() {
                 break;
             }
-            idle = if destroyed == before { idle + 1 } else { 0 };
+            idle = if progress { 0 } else { idle + 1 };
         }
         drop(participant);
         self.help_parents(process);
     }
 
-    /// Whether everything that `settling` waits for is destroyed, but for what only readers lost
-    /// in a fork can hold. Lock-free.
+    /// Whether everything that `settling` waits for is destroyed, but for what was set aside.
+    ///
+    /// Wait-free.
     pub(crate) fn has_settled(&self, settling: &mut Settling) -> bool {
-        let process = self.process_collector();
-        let participant = process.collector.register();
-        let guard = participant.pin();
-        // Ordering [head]: Acquire; pairs with Release in `take_oldest`.
-        //   seen: the count in flight of every version taken before is seen as well.
-        // SAFETY (`peek_under`): 1. the head of the chain, loaded behind the pin.
-        let oldest = unsafe { peek_under(self.oldest.load(edge::head()), &guard) };
-        if oldest.is_none_or(|oldest| oldest.sequence < settling.target) {
+        // Ordering [taken]: Acquire; pairs with Release in `take_oldest`.
+        //   seen: the count in flight of every version with a lower number was seen.
+        if self.taken.load(edge::taken()) < settling.target {
             return false;
         }
+        let process = self.process();
         // Versions that left the chain later may be in flight too, so each stretch of the ring is
         // waited for until it was seen empty once: what left before was not in it then.
         for (seen, in_flight) in settling.seen_empty.iter_mut().zip(&process.in_flight) {
@@ -173,53 +213,64 @@ impl<T> Reclamation<T> {
 
     /// What is retired and not destroyed. Lock-free.
     pub(crate) fn backlog(&self, published: &AtomicPtr<Block<Version<T>>>) -> Backlog {
-        let process = self.process_collector();
+        let process = self.process();
         let participant = process.collector.register();
         let guard = participant.pin();
-        let destroyed = self.destroyed.load(edge::statistic());
-        let destroyed_bytes = self.destroyed_bytes.load(edge::statistic());
+        let taken = self.taken.load(edge::statistic());
+        let taken_bytes = self.taken_bytes.load(edge::statistic());
         // SAFETY (`peek_under`): 1. the top of what was set aside, loaded behind the pin.
-        let aside = unsafe { peek_under(self.aside.load(edge::take_back()), &guard) };
+        let aside = unsafe { peek_under(self.aside.top(), &guard) };
         // SAFETY (`peek_under`): 1. the head of the chain, loaded behind the pin.
         let oldest = unsafe { peek_under(self.oldest.load(edge::head()), &guard) };
         // SAFETY (`peek_under`): 1. published, loaded behind the pin.
         let newest = unsafe { peek_under(published.load(edge::read_published()), &guard) };
         let (sequence, bytes) = newest.map_or((0, 0), |newest| (newest.sequence, newest.bytes_before));
-        let in_flight = process.in_flight.iter().any(|count| count.load(edge::statistic()) != 0);
+        let flying = process.in_flight.iter().map(|count| count.load(edge::statistic()) as u64).sum::<u64>();
         let waiting = [aside, oldest.filter(|oldest| oldest.sequence < sequence)];
         Backlog {
-            destroyed,
-            versions: sequence.saturating_sub(destroyed),
-            bytes: bytes.saturating_sub(destroyed_bytes),
+            destroyed: self.destroyed.load(edge::statistic()),
+            versions: sequence.saturating_sub(taken)
+                + self.aside_versions.load(edge::statistic())
+                + flying,
+            bytes: bytes.saturating_sub(taken_bytes)
+                + self.aside_bytes.load(edge::statistic())
+                + process.in_flight_bytes.load(edge::statistic()),
             oldest: waiting
                 .into_iter()
                 .flatten()
                 .filter_map(Version::displaced_at)
-                .chain(in_flight.then(|| process.flying_since.load(edge::statistic())))
+                .chain((flying != 0).then(|| process.flying_since.load(edge::statistic())))
                 .min(),
         }
     }
 
-    /// Takes the oldest version out of the chain if it may go; says whether to try the next.
+    /// Takes the oldest version out of the chain if it may go and is older than `target`; says
+    /// whether to try the next.
     fn take_oldest(
         &self,
+        target: u64,
         sections: &ReadSections,
         published: &AtomicPtr<Block<Version<T>>>,
-        process: &ProcessCollector,
+        process: &Process<T>,
         guard: &Guard,
     ) -> bool {
         // Ordering [head]: Acquire; pairs with Release in the exchange below.
-        //   seen:     the version is whole, and so is what its taker saw published: `published`,
-        //             read next, is not older than `head`;
+        //   seen:     the version is whole, and so is what its taker saw published: `shown`, read
+        //             next, is not older than `head`;
         //   not seen: the exchange fails.
         let head = self.oldest.load(edge::head());
         // Ordering [read_published]: Acquire; pairs with Release in `Index::publish_up_to`.
         //   seen: `head` is displaced, and an epoch read behind this counts from then.
-        if published.load(edge::read_published()) == head {
+        // Null: the root is not published yet; it is displaced from nothing.
+        let shown = published.load(edge::read_published());
+        if shown.is_null() || shown == head {
             return false;
         }
         // SAFETY (`peek_under`): 1. the head of the chain, loaded behind the pin.
         let Some(version) = (unsafe { peek_under(head, guard) }) else { return false };
+        if version.sequence >= target {
+            return false;
+        }
         let tag = version.tag().unwrap_or_else(|| {
             // The thread that displaced it has not come to say so; any thread may.
             let epoch = sections.epoch_after_displacement();
@@ -231,131 +282,207 @@ impl<T> Reclamation<T> {
             return false;
         }
         let next = version.next();
+        // SAFETY (`peek_under`): 1. behind the head, which was in the chain when it was loaded
+        // behind the pin, so this was not taken before the pin either.
+        let after = unsafe { peek_under(next, guard) };
+        let bytes = after.map_or(0, |after| after.bytes_before - version.bytes_before);
+        // Any thread would store the same.
+        version.weight.store(bytes, edge::statistic());
         let flight = process.board(version);
-        // Ordering [pop]: Release; pairs with Acquire at `head` here and in `has_settled`.
+        // Ordering [pop]: Release; pairs with Acquire at `head`.
         //   seen:   the new head is whole, and the count in flight is seen;
         //   failed: another thread took it.
         if self.oldest.compare_exchange(head, next, edge::pop(), edge::lost()).is_err() {
             return true;
         }
-        // SAFETY (`peek_under`): 1. behind the head, which was in the chain when it was loaded
-        // behind the pin, so this was not taken before the pin either.
-        let after = unsafe { peek_under(next, guard) };
-        let bytes = after.map_or(0, |after| after.bytes_before - version.bytes_before);
+        self.taken_bytes.fetch_add(bytes, edge::statistic());
+        // Ordering [took]: Release; pairs with Acquire in `has_settled`.
+        //   seen: the count in flight of this version and (by [head]) of all before it is seen.
+        self.taken.fetch_max(version.sequence + 1, edge::took());
         match grace {
-            Grace::HeldByOldDomain => self.set_aside(version, head),
-            // SAFETY (`destroy_later`): 1. taken out of the chain above; 2. its grace has passed.
-            _ => unsafe { self.destroy_later(head, bytes, flight, guard) },
+            Grace::HeldByOldDomain => {
+                self.set_aside(version, head);
+                drop(flight);
+            }
+            // SAFETY (`defer`): 1. taken out of the chain above; 2. its grace has passed.
+            _ => unsafe { self.defer(head, flight, guard) },
         }
         true
     }
 
-    /// Has crossbeam-epoch destroy a version when no guard that may look at it is left.
+    /// Has crossbeam-epoch declare a version ready when no guard that may look at it is left.
     ///
     /// # Safety
     ///
     /// 1. The version was taken out of the chain (or off the stack) by the caller, with its count.
     /// 2. No reader can hold it.
-    unsafe fn destroy_later(&self, raw: Raw<T>, bytes: u64, flight: Flight<'_>, guard: &Guard) {
-        let (destroyed, destroyed_bytes) = (&self.destroyed, &self.destroyed_bytes);
-        let destroy = move || {
-            // Counts itself out last, and even if a value's destructor panics.
-            let _flight = flight;
-            destroyed.fetch_add(1, edge::statistic());
-            destroyed_bytes.fetch_add(bytes, edge::statistic());
-            // SAFETY (`Shared::from_raw`): 1. the chain's count, by 1. of `destroy_later`.
-            drop(unsafe { Shared::from_raw(raw) });
+    unsafe fn defer(&self, raw: Raw<T>, flight: Flight<'_, T>, guard: &Guard) {
+        // It stays in flight until `destroy_ready` has destroyed it.
+        let process = ManuallyDrop::new(flight).process;
+        let declare_ready = move || {
+            // SAFETY (`Stack::push`): 1. the chain's count, by 1. of `defer`.
+            unsafe { process.ready.push(raw) };
         };
-        // SAFETY: the closure borrows from `self` and its collectors. It runs in a call on this
-        // map, which borrows both, or when the collector is dropped, in `Reclamation::drop`: no
-        // participant outlives the call that registered it, so nothing else runs closures. It
-        // may run on another thread: what it drops is `Send` and `Sync` (bounds of `CodeMap`).
-        unsafe { guard.defer_unchecked(destroy) };
+        // SAFETY: the closure borrows the process. It runs in a call on this map, which borrows
+        // it too, or in `finish`: no participant outlives the call that registered it, so nothing
+        // else runs closures. It may run on another thread: it only links one version.
+        unsafe { guard.defer_unchecked(declare_ready) };
+    }
+
+    /// Destroys what is ready; says whether there was anything.
+    ///
+    /// Values' destructors run here. If one panics, the rest is ready for the next call. If one
+    /// calls back, that call leaves what is ready to this one: no recursion.
+    fn destroy_ready(&self, process: &Process<T>) -> bool {
+        /// What was taken off the stack; what is left of it goes back.
+        struct Taken<'a, T>(&'a Stack<T>, Raw<T>);
+
+        impl<T> Taken<'_, T> {
+            fn next(&mut self) -> Option<Shared<Version<T>>> {
+                // SAFETY (`Stack::unlink`): 1. taken off the stack, with its count, by this alone.
+                let (version, rest) = unsafe { Stack::unlink(self.1) }?;
+                self.1 = rest;
+                Some(version)
+            }
+        }
+
+        impl<T> Drop for Taken<'_, T> {
+            fn drop(&mut self) {
+                while let Some(version) = self.next() {
+                    // SAFETY (`Stack::push`): 1. the count comes from `into_raw`.
+                    unsafe { self.0.push(version.into_raw()) };
+                }
+            }
+        }
+
+        if process.ready.top().is_null() {
+            return false;
+        }
+        let destroyed_all = unless_destroying(ptr::from_ref(self).addr(), || {
+            let mut taken = Taken(&process.ready, process.ready.take_all());
+            while let Some(version) = taken.next() {
+                let flight = process.flight_of(&version);
+                self.destroyed.fetch_add(1, edge::statistic());
+                drop(version);
+                drop(flight);
+            }
+        });
+        destroyed_all.is_some()
     }
 
     /// Keeps a version until the readers of the old domain have left, if ever they do.
     fn set_aside(&self, version: &Version<T>, raw: Raw<T>) {
-        loop {
-            let top = self.aside.load(edge::take_back());
-            version.aside.store(top, edge::statistic());
-            // Ordering [set_aside]: Release; pairs with Acquire in `take_back`.
-            //   seen: the link to the rest of the stack is seen, and the version is whole.
-            if self.aside.compare_exchange(top, raw, edge::set_aside(), edge::lost()).is_ok() {
-                return;
-            }
-        }
+        self.aside_versions.fetch_add(1, edge::statistic());
+        self.aside_bytes.fetch_add(version.weight.load(edge::statistic()), edge::statistic());
+        // SAFETY (`Stack::push`): 1. both callers have taken the version, with its count.
+        unsafe { self.aside.push(raw) };
     }
 
-    /// Destroys what was set aside and is no longer held; sets the rest aside again.
-    fn take_back(&self, sections: &ReadSections, process: &ProcessCollector, guard: &Guard) {
-        // Ordering [take_back]: Acquire; pairs with Release in `set_aside`.
-        if self.aside.load(edge::take_back()).is_null() {
+    /// Defers what was set aside and is no longer held; sets the rest aside again.
+    fn take_back(&self, sections: &ReadSections, process: &Process<T>, guard: &Guard) {
+        if self.aside.top().is_null() {
             return;
         }
-        let mut raw = self.aside.swap(ptr::null_mut(), edge::take_back());
-        // SAFETY (`peek_under`): 1. taken off the stack, with its count, by this thread alone.
-        while let Some(version) = unsafe { peek_under(raw, guard) } {
-            let taken = raw;
-            raw = version.aside.load(edge::statistic());
-            let passed = version
-                .tag()
-                .is_some_and(|tag| sections.grace(tag, version.born) == Grace::Passed);
+        let mut raw = self.aside.take_all();
+        // SAFETY (`Stack::unlink`): 1. taken off the stack, with its count, by this thread alone.
+        while let Some((version, rest)) = unsafe { Stack::unlink(raw) } {
+            raw = rest;
+            self.aside_versions.fetch_sub(1, edge::statistic());
+            self.aside_bytes.fetch_sub(version.weight.load(edge::statistic()), edge::statistic());
+            let tag = version.tag();
+            let passed =
+                tag.is_some_and(|tag| sections.grace(tag, version.born) == Grace::Passed);
             if passed {
-                let flight = process.board(version);
-                let bytes = Shared::<Version<T>>::BYTES + version.table.bytes();
-                // SAFETY (`destroy_later`): 1. taken off the stack above; 2. its grace has passed.
-                unsafe { self.destroy_later(taken, bytes as u64, flight, guard) };
+                let flight = process.board(&version);
+                // SAFETY (`defer`): 1. taken off the stack; 2. its grace has passed.
+                unsafe { self.defer(version.into_raw(), flight, guard) };
             } else {
-                self.set_aside(version, taken);
+                let taken = version.into_raw();
+                // SAFETY (`peek_under`): 1. taken off the stack behind the pin.
+                if let Some(version) = unsafe { peek_under(taken, guard) } {
+                    self.set_aside(version, taken);
+                }
             }
         }
     }
 
-    /// This process's collector, made on first use: installed with one exchange, so that nobody
-    /// waits for a thread that stops while it makes one.
-    fn process_collector(&self) -> &ProcessCollector {
+    /// What belongs to this process, made on first use: installed with one exchange, so that
+    /// nobody waits for a thread that stops while it makes it.
+    fn process(&self) -> &Process<T> {
         let generation = fork_generation();
         loop {
             // Ordering [installed]: Acquire; pairs with Release in the exchange below.
-            //   seen: the collector is whole.
-            let newest = self.collector.load(edge::installed());
-            // SAFETY: null or from `Box::into_raw` below; freed by `Reclamation::drop` only.
+            //   seen: it is whole.
+            let newest = self.process.load(edge::installed());
+            // SAFETY: null or from `Box::into_raw` below; freed by `drop` only.
             if let Some(process) = unsafe { newest.as_ref() } {
+                process.life.read();
                 if process.generation == generation {
                     return process;
                 }
             }
-            let process = Box::into_raw(Box::new(ProcessCollector {
-                collector: Collector::new(),
-                in_flight: [const { AtomicUsize::new(0) }; STRETCHES],
-                flying_since: AtomicU64::new(0),
+            let process = Box::into_raw(Box::new(Process {
+                life: Liveness::new(),
                 generation,
+                collector: ManuallyDrop::new(Collector::new()),
+                ready: Stack::new(),
+                in_flight: filled!(AtomicUsize::new(0); STRETCHES),
+                in_flight_bytes: Statistic::new(0),
+                flying_since: Statistic::new(0),
                 previous: newest,
             }));
             // Ordering [install]: Release; pairs with Acquire above.
             //   failed: another thread installed one; this one goes.
-            if self
-                .collector
-                .compare_exchange(newest, process, edge::install(), edge::lost())
-                .is_err()
-            {
+            let installed =
+                self.process.compare_exchange(newest, process, edge::install(), edge::lost());
+            if installed.is_err() {
                 // SAFETY: from `Box::into_raw` above, and handed to nobody.
-                drop(unsafe { Box::from_raw(process) });
+                let mut process = unsafe { Box::from_raw(process) };
+                // SAFETY: taken out once: the box goes at the end of this block.
+                unsafe { ManuallyDrop::drop(&mut process.collector) };
             }
         }
     }
 
-    /// Lets the collectors of the processes this one was forked from run what they carry, if the
-    /// threads they wait for are not among those that the fork left behind.
-    fn help_parents(&self, process: &ProcessCollector) {
+    /// Lets the collectors of the processes this one was forked from carry on, if the threads they
+    /// wait for are not among those that the fork left behind.
+    fn help_parents(&self, process: &Process<T>) {
         let mut parent = process.previous;
-        // SAFETY: null or from `Box::into_raw` in `process_collector`; freed by `drop` only.
+        // SAFETY: null or from `Box::into_raw` in `process`; freed by `drop` only.
         while let Some(process) = unsafe { parent.as_ref() } {
-            if process.in_flight.iter().any(|count| count.load(edge::statistic()) != 0) {
+            if process.is_flying() {
                 let participant = process.collector.register();
                 participant.pin().flush();
+                self.destroy_ready(process);
             }
             parent = process.previous;
+        }
+    }
+
+    /// Destroys everything, through shared access: what the collectors carry points here.
+    ///
+    /// # Safety
+    ///
+    /// 1. It is called once, and nothing is called after it but `drop`.
+    /// 2. No other call on the map is under way, and no section of it is left.
+    pub(crate) unsafe fn finish(&self) {
+        let mut process = self.process.load(edge::installed());
+        // SAFETY: null or from `Box::into_raw` in `process`; freed by `drop` only.
+        while let Some(this) = unsafe { process.as_ref() } {
+            // SAFETY: by 1. it is taken out once. By 2. no participant is left (but for those of
+            // threads that a fork left behind, which keep it), so dropping it runs what it carries.
+            drop(ManuallyDrop::into_inner(unsafe { ptr::read(&this.collector) }));
+            // SAFETY (`Stack::clear`): 1. by 2. of this.
+            unsafe { this.ready.clear() };
+            process = this.previous;
+        }
+        // SAFETY (`Stack::clear`): 1. by 2. of this.
+        unsafe { self.aside.clear() };
+        let mut raw = self.oldest.load(edge::head());
+        while !raw.is_null() {
+            // SAFETY (`Shared::from_raw`): 1. the chain holds a count of each version in it.
+            let version = unsafe { Shared::from_raw(raw) };
+            raw = version.next();
         }
     }
 }
@@ -368,32 +495,19 @@ impl<T> Reclamation<T> {
 ///    `guard` was pinned on the map's collector of this process.
 unsafe fn peek_under<'g, T>(raw: Raw<T>, _guard: &'g Guard) -> Option<&'g Version<T>> {
     // SAFETY (`Shared::peek`): 1. by 1.; 2. what is published, in the chain or set aside carries a
-    // count, which goes through `destroy_later` under a guard; crossbeam-epoch runs that no sooner
-    // than every guard pinned before it is gone.
+    // count, which goes through `defer` under a guard; crossbeam-epoch declares it ready no sooner
+    // than every guard pinned before that is gone.
     unsafe { Shared::peek(raw) }
 }
 
 impl<T> Drop for Reclamation<T> {
-    /// Destroys everything: nobody else is left.
+    /// Frees what belonged to each process; `finish` has emptied it.
     fn drop(&mut self) {
-        let mut collector = self.collector.load(edge::installed());
-        while !collector.is_null() {
-            // SAFETY: from `Box::into_raw` in `process_collector`, freed here only. Dropping a
-            // collector without participants runs all that it carries.
-            let process = unsafe { Box::from_raw(collector) };
-            collector = process.previous;
-        }
-        let mut raw = self.aside.load(edge::take_back());
-        while !raw.is_null() {
-            // SAFETY (`Shared::from_raw`): 1. what was set aside carries its count.
-            let version = unsafe { Shared::from_raw(raw) };
-            raw = version.aside.load(edge::statistic());
-        }
-        let mut raw = self.oldest.load(edge::head());
-        while !raw.is_null() {
-            // SAFETY (`Shared::from_raw`): 1. the chain holds a count of each version in it.
-            let version = unsafe { Shared::from_raw(raw) };
-            raw = version.next();
+        let mut process = self.process.load(edge::installed());
+        while !process.is_null() {
+            // SAFETY: from `Box::into_raw` in `process`, freed here only.
+            let freed = unsafe { Box::from_raw(process) };
+            process = freed.previous;
         }
     }
 }

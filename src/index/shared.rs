@@ -173,11 +173,13 @@ unsafe impl<X> RefCnt for Shared<X> {
 #[cfg(test)]
 mod tests {
     use super::Shared;
+    use crate::sync::explore;
     use core::cell::Cell;
+    use std::rc::Rc;
 
-    struct CountsDrops<'a>(&'a Cell<usize>);
+    struct CountsDrops(Rc<Cell<usize>>);
 
-    impl Drop for CountsDrops<'_> {
+    impl Drop for CountsDrops {
         fn drop(&mut self) {
             self.0.set(self.0.get() + 1);
         }
@@ -185,18 +187,34 @@ mod tests {
 
     #[test]
     fn the_body_is_dropped_with_the_last_count_only() {
-        let drops = Cell::new(0);
-        let first = Shared::try_new(CountsDrops(&drops)).ok().expect("memory");
-        let second = first.clone();
-        let raw = second.into_raw();
-        drop(first);
-        assert_eq!(drops.get(), 0);
-        // SAFETY (`Shared::share_raw`): 1. `raw` carries the count of `second`.
-        let third = unsafe { Shared::share_raw(raw) };
-        // SAFETY (`Shared::from_raw`): 1. `raw` carries the count of `second`, given away here.
-        drop(unsafe { Shared::from_raw(raw) });
-        assert_eq!(drops.get(), 0);
-        drop(third);
-        assert_eq!(drops.get(), 1);
+        explore(|| {
+            let drops = Rc::new(Cell::new(0));
+            let first = Shared::try_new(CountsDrops(drops.clone())).ok().expect("memory");
+            let raw = first.clone().into_raw();
+            drop(first);
+            assert_eq!(drops.get(), 0);
+            // SAFETY (`Shared::share_raw`): 1. `raw` carries a count.
+            let third = unsafe { Shared::share_raw(raw) };
+            // SAFETY (`Shared::from_raw`): 1. the count that `raw` carries is given away here.
+            drop(unsafe { Shared::from_raw(raw) });
+            assert_eq!(drops.get(), 0);
+            drop(third);
+            assert_eq!(drops.get(), 1);
+        });
+    }
+
+    #[test]
+    fn the_body_comes_out_of_the_only_count() {
+        explore(|| {
+            let drops = Rc::new(Cell::new(0));
+            let first = Shared::try_new(CountsDrops(drops.clone())).ok().expect("memory");
+            let second = first.clone();
+            let first = first.try_into_body().err().expect("counted twice");
+            drop(second);
+            let body = first.try_into_body().ok().expect("the only count");
+            assert_eq!(drops.get(), 0);
+            drop(body);
+            assert_eq!(drops.get(), 1);
+        });
     }
 }

@@ -24,8 +24,6 @@ pub(crate) struct Successor<T> {
     pub(crate) table: Table<T>,
     /// How many entries of the predecessor it lacks: removed ones and buried ones.
     pub(crate) left_out: usize,
-    /// How many of those were buried.
-    pub(crate) tidied: usize,
 }
 
 /// What a write does to a table. Both lists are sorted by start.
@@ -87,7 +85,6 @@ impl<T> Table<T> {
             .try_reserve_exact(self.slots.len() + change.add.len())
             .map_err(|_| Refusal::OutOfMemory)?;
         let mut left_out = 0;
-        let mut tidied = 0;
         let mut add = change.add.iter().peekable();
         let mut remove = change.remove.iter().peekable();
 
@@ -99,10 +96,8 @@ impl<T> Table<T> {
             let removed = remove
                 .peek()
                 .is_some_and(|entry| core::ptr::eq(entry.as_raw(), slot.entry.as_raw()));
-            let buried = slot.entry.is_buried();
-            if removed || buried {
+            if removed || slot.entry.is_buried() {
                 left_out += 1;
-                tidied += usize::from(buried);
             } else {
                 place(&mut slots, &slot.entry, false)?;
             }
@@ -110,7 +105,7 @@ impl<T> Table<T> {
         for entry in add {
             place(&mut slots, entry, true)?;
         }
-        Ok(Successor { table: Self { slots }, left_out, tidied })
+        Ok(Successor { table: Self { slots }, left_out })
     }
 }
 
@@ -130,4 +125,85 @@ fn place<T>(
     }
     slots.push(Slot { range, entry: entry.clone() });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::explore;
+
+    fn range(start: usize, end: usize) -> CodeRange {
+        CodeRange::try_from(start..end).expect("a range")
+    }
+
+    fn entry(start: usize, end: usize) -> Shared<Entry<usize>> {
+        Shared::try_new(Entry::new(range(start, end), start)).ok().expect("memory")
+    }
+
+    fn with(table: &Table<usize>, add: &[Shared<Entry<usize>>]) -> Result<Table<usize>, Refusal> {
+        table.successor(&Change { add, remove: &[] }).map(|successor| successor.table)
+    }
+
+    #[test]
+    fn every_address_is_found_in_its_slot_and_nowhere_else() {
+        explore(|| {
+            for n in 0..9 {
+                // Slots of length 3 at multiples of 4 or, every third, touching the next.
+                let entries: Vec<_> =
+                    (0..n).map(|i| entry(8 + i * 4, 8 + i * 4 + 3 + usize::from(i % 3 == 0))).collect();
+                let table = with(&Table::empty(), &entries).expect("no overlap");
+                for pc in 0..8 + n * 4 + 8 {
+                    let expected = entries.iter().find(|entry| entry.range.contains(pc));
+                    let found = table.find(Pc::new(pc)).map(|slot| slot.range);
+                    assert_eq!(found, expected.map(|entry| entry.range), "n = {n}, pc = {pc}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn overlaps_are_refused_with_both_ranges() {
+        explore(|| {
+            let table = with(&Table::empty(), &[entry(10, 20), entry(30, 40)]).expect("apart");
+            let refused = |added: (usize, usize)| {
+                with(&table, &[entry(added.0, added.1)]).err().map(|refusal| match refusal {
+                    Refusal::Overlap { added: a, existing } => {
+                        assert_eq!(a, range(added.0, added.1));
+                        existing.start()
+                    }
+                    Refusal::OutOfMemory => panic!("there is memory"),
+                })
+            };
+            assert_eq!(refused((0, 10)), None);
+            assert_eq!(refused((20, 30)), None);
+            assert_eq!(refused((40, 50)), None);
+            assert_eq!(refused((0, 11)), Some(10));
+            assert_eq!(refused((12, 13)), Some(10));
+            assert_eq!(refused((10, 20)), Some(10));
+            assert_eq!(refused((19, 31)), Some(10));
+            assert_eq!(refused((39, 41)), Some(30));
+            assert_eq!(refused((0, 50)), Some(10));
+            let batch = [entry(21, 25), entry(24, 26)];
+            assert!(matches!(with(&table, &batch), Err(Refusal::Overlap { .. })));
+        });
+    }
+
+    #[test]
+    fn one_pass_adds_removes_and_tidies() {
+        explore(|| {
+            let old = [entry(10, 20), entry(20, 30), entry(30, 40), entry(40, 50)];
+            let table = with(&Table::empty(), &old).expect("no overlap");
+            old[3].bury();
+            let stranger = entry(10, 20); // the same range, but not in the table
+            let successor = table
+                .successor(&Change {
+                    add: &[entry(0, 5), entry(22, 28), entry(40, 60)],
+                    remove: &[stranger, old[1].clone()],
+                })
+                .expect("what is in the way is removed or buried");
+            let starts: Vec<_> = successor.table.slots().iter().map(|slot| slot.range.start()).collect();
+            assert_eq!(starts, [0, 10, 22, 30, 40]);
+            assert_eq!(successor.left_out, 2);
+        });
+    }
 }

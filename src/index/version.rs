@@ -10,7 +10,7 @@
 use super::entry::Entry;
 use super::shared::{Block, Shared};
 use super::table::{Successor, Table};
-use crate::sync::{AtomicPtr, AtomicU64, edge, monotonic_nanos};
+use crate::sync::{AtomicPtr, AtomicU64, Statistic, edge, monotonic_nanos};
 use core::ptr;
 
 /// A version's block, by address.
@@ -31,9 +31,11 @@ pub(crate) struct Version<T> {
     /// 0 until it is known to be displaced; then one more than the epoch that was read after that.
     tag: AtomicU64,
     /// When it was displaced: `monotonic_nanos`, 0 if not noted.
-    displaced_at: AtomicU64,
-    /// Links versions that were set aside (see `reclamation`).
-    pub(crate) aside: AtomicPtr<Block<Version<T>>>,
+    displaced_at: Statistic,
+    /// What its destruction will free, in bytes; known when it is taken out of the chain.
+    pub(crate) weight: Statistic,
+    /// The version below this one on a [`Stack`].
+    below: AtomicPtr<Block<Version<T>>>,
 }
 
 impl<T> Version<T> {
@@ -57,8 +59,9 @@ impl<T> Version<T> {
             born,
             next: AtomicPtr::new(ptr::null_mut()),
             tag: AtomicU64::new(0),
-            displaced_at: AtomicU64::new(0),
-            aside: AtomicPtr::new(ptr::null_mut()),
+            displaced_at: Statistic::new(0),
+            weight: Statistic::new(0),
+            below: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
@@ -68,22 +71,6 @@ impl<T> Version<T> {
         //   seen:     the whole successor is visible;
         //   not seen: this is the newest version as far as this thread can know.
         self.next.load(edge::follow())
-    }
-
-    /// The newest version, from this one on.
-    ///
-    /// Lock-free: each step follows a write that another thread completed.
-    ///
-    /// # Safety
-    ///
-    /// 1. Every version linked behind this one stays alive throughout `'a`.
-    pub(crate) unsafe fn newest<'a>(&'a self) -> &'a Self {
-        let mut newest = self;
-        // SAFETY (`Shared::peek`): 1. `next` is null or a version's address; 2. by 1. of this.
-        while let Some(next) = unsafe { Shared::peek::<'a>(newest.next()) } {
-            newest = next;
-        }
-        newest
     }
 
     /// Puts `successor` behind this version and takes its count, unless there already is one.
@@ -102,7 +89,7 @@ impl<T> Version<T> {
 
     /// Notes that this version is displaced and that `epoch` was read after that.
     ///
-    /// The first note counts; a later one would only delay reclamation.
+    /// Several threads may note it; each note is right, and a later one only delays reclamation.
     pub(crate) fn note_displaced(&self, epoch: u64) {
         self.displaced_at.store(monotonic_nanos(), edge::statistic());
         // Ordering [tag]: Relaxed; the number is all there is to see, and any two numbers that
@@ -119,5 +106,79 @@ impl<T> Version<T> {
     /// When it was displaced, if that was noted: nanoseconds of `monotonic_nanos`.
     pub(crate) fn displaced_at(&self) -> Option<u64> {
         Some(self.displaced_at.load(edge::statistic())).filter(|&at| at != 0)
+    }
+}
+
+/// Versions that were taken out of the chain, each with its count, linked one below the other.
+pub(crate) struct Stack<T> {
+    top: AtomicPtr<Block<Version<T>>>,
+}
+
+impl<T> Stack<T> {
+    pub(crate) fn new() -> Self {
+        Self { top: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// The top version, or null.
+    pub(crate) fn top(&self) -> Raw<T> {
+        // Ordering [take]: Acquire; as in `take_all`.
+        self.top.load(edge::take())
+    }
+
+    /// Puts a version on the stack, with the count that `raw` carries. Lock-free.
+    ///
+    /// # Safety
+    ///
+    /// 1. `raw` is a version's address and carries a count of it, which goes to the stack.
+    pub(crate) unsafe fn push(&self, raw: Raw<T>) {
+        // SAFETY (`Shared::peek`): 1. and 2. by 1.: the count keeps it alive until it is taken.
+        let Some(version) = (unsafe { Shared::peek(raw) }) else { return };
+        let mut top = self.top.load(edge::lost());
+        loop {
+            version.below.store(top, edge::below());
+            // Ordering [put]: Release; pairs with Acquire in `take_all`.
+            //   seen:   the link to the rest of the stack is seen, and the version is whole;
+            //   failed: the top is another one, which is only compared and linked to.
+            match self.top.compare_exchange(top, raw, edge::put(), edge::lost()) {
+                Ok(_) => return,
+                Err(other) => top = other,
+            }
+        }
+    }
+
+    /// Takes all versions; [`Stack::unlink`] gets them one by one. Wait-free.
+    pub(crate) fn take_all(&self) -> Raw<T> {
+        // Ordering [take]: Acquire; pairs with Release in `push`.
+        //   seen: every version and every link on the stack, for pushes continue each other's
+        //         release sequences.
+        self.top.swap(ptr::null_mut(), edge::take())
+    }
+
+    /// The first of the versions that `take_all` gave, with its count, and the rest.
+    ///
+    /// # Safety
+    ///
+    /// 1. `raw` comes from `take_all` or from this, and was not used before.
+    pub(crate) unsafe fn unlink(raw: Raw<T>) -> Option<(Shared<Version<T>>, Raw<T>)> {
+        if raw.is_null() {
+            return None;
+        }
+        // SAFETY (`Shared::from_raw`): 1. the count that `push` was given, by 1. taken once.
+        let version = unsafe { Shared::from_raw(raw) };
+        let rest = version.below.load(edge::below());
+        Some((version, rest))
+    }
+
+    /// Destroys all versions.
+    ///
+    /// # Safety
+    ///
+    /// 1. Nobody looks at them any more.
+    pub(crate) unsafe fn clear(&self) {
+        let mut raw = self.take_all();
+        // SAFETY (`Stack::unlink`): 1. just taken; each goes at the end of its round.
+        while let Some((_version, rest)) = unsafe { Self::unlink(raw) } {
+            raw = rest;
+        }
     }
 }

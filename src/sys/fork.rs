@@ -17,14 +17,31 @@ static LAST: AtomicUsize = AtomicUsize::new(0);
 /// The page with this process's number, or null.
 static PAGE: AtomicPtr<AtomicUsize> = AtomicPtr::new(ptr::null_mut());
 
+/// Stands in [`PAGE`] for "the kernel refused"; not an address.
+const REFUSED: *mut AtomicUsize = ptr::without_provenance_mut(1);
+
 /// The number of this process: never 0, and not that of any process it was forked from.
 ///
-/// Lock-free. Not for handlers: the first call maps a page.
+/// Lock-free (on Linux). Not for handlers: the first call maps a page.
 pub(crate) fn generation() -> usize {
-    let page = PAGE.load(Ordering::Acquire);
-    // SAFETY: null, or the start of a page that `install_page` mapped and nobody unmaps.
-    let number = unsafe { page.as_ref() };
-    let Some(number) = number.or_else(install_page) else { return generation_by_atfork() };
+    let mut page = PAGE.load(Ordering::Acquire);
+    if page.is_null() {
+        // One decision for the whole process, whichever thread makes it.
+        let mine = map_wiped_page().unwrap_or(REFUSED);
+        page = match PAGE.compare_exchange(page, mine, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => mine,
+            Err(theirs) => {
+                unmap(mine);
+                theirs
+            }
+        };
+    }
+    if page == REFUSED {
+        return generation_by_atfork();
+    }
+    // SAFETY: neither null nor `REFUSED`, so the start of a page that was mapped, zeroed, and
+    // never unmapped once it is in `PAGE`; zero is a valid number.
+    let number = unsafe { &*page };
     match number.load(Ordering::Relaxed) {
         0 => {
             let mine = LAST.fetch_add(1, Ordering::Relaxed) + 1;
@@ -37,20 +54,19 @@ pub(crate) fn generation() -> usize {
     }
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn install_page() -> Option<&'static AtomicUsize> {
-    // Asked for once; a kernel that refuses will refuse again.
-    static REFUSED: AtomicBool = AtomicBool::new(false);
-    if REFUSED.load(Ordering::Relaxed) {
-        return None;
-    }
+/// The bytes in a page.
+fn page_size() -> usize {
     // SAFETY: `sysconf` has no preconditions.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn map_wiped_page() -> Option<*mut AtomicUsize> {
     // SAFETY: a fresh private mapping at an address of the kernel's choice.
     let page = unsafe {
         libc::mmap(
             ptr::null_mut(),
-            size,
+            page_size(),
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
             -1,
@@ -58,34 +74,34 @@ fn install_page() -> Option<&'static AtomicUsize> {
         )
     };
     if page == libc::MAP_FAILED {
-        REFUSED.store(true, Ordering::Relaxed);
         return None;
     }
     // SAFETY: the page was just mapped, with that size.
-    let wiped = unsafe { libc::madvise(page, size, libc::MADV_WIPEONFORK) } == 0;
-    let number = page.cast::<AtomicUsize>();
-    let installed = wiped
-        && PAGE
-            .compare_exchange(ptr::null_mut(), number, Ordering::Release, Ordering::Relaxed)
-            .is_ok();
-    if !installed {
-        // SAFETY: mapped above, and handed to nobody.
-        unsafe { libc::munmap(page, size) };
-        REFUSED.fetch_or(!wiped, Ordering::Relaxed);
+    if unsafe { libc::madvise(page, page_size(), libc::MADV_WIPEONFORK) } != 0 {
+        unmap(page.cast());
+        return None;
     }
-    // SAFETY: null, or a page that a successful call installed; zeroed memory is a valid number.
-    unsafe { PAGE.load(Ordering::Acquire).as_ref() }
+    Some(page.cast())
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn install_page() -> Option<&'static AtomicUsize> {
+fn map_wiped_page() -> Option<*mut AtomicUsize> {
     None
+}
+
+/// Unmaps a page of `map_wiped_page` that nobody else was given.
+fn unmap(page: *mut AtomicUsize) {
+    if page != REFUSED {
+        // SAFETY: mapped by `map_wiped_page`, and handed to nobody.
+        unsafe { libc::munmap(page.cast(), page_size()) };
+    }
 }
 
 /// Counts forks in a child's `pthread_atfork` handler.
 ///
-/// Until one thread has completed the registration every thread registers, so that none waits for
-/// another; counting a fork twice does no harm.
+/// Until one thread has completed the registration every thread registers, so that none relies on
+/// one that stopped (the C library's own lock is out of our hands); counting a fork twice does no
+/// harm.
 fn generation_by_atfork() -> usize {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     extern "C" fn count_fork() {

@@ -2,10 +2,12 @@
 //!
 //! - [`fork`]: a number that differs between a process and its children;
 //! - [`barrier`]: makes a publication visible to threads that were not told of it;
+//! - [`destroying`]: whether this thread is in the midst of destroying garbage;
 //! - [`clock`]: nanoseconds that never go back.
 //!
 //! None of them is on the handler's path.
 
 pub(crate) mod barrier;
 pub(crate) mod clock;
+pub(crate) mod destroying;
 pub(crate) mod fork;

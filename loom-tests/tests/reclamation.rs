@@ -1,0 +1,236 @@
+//! From retirement to destruction: once, in time, and never under a reader.
+
+use crate::index::Index;
+use crate::index::reclamation::Settling;
+use crate::model::{Drops, Value, check, entry, range};
+use crate::sync::fork;
+use loom::sync::Arc;
+use loom::thread;
+
+/// Looks an address up, and reads what is found twice, as long as the section lasts.
+fn look_up(index: &Index<Value>, start: usize) {
+    let reading = index.enter();
+    let slot = reading.version().and_then(|version| version.table.find((start + 1).into()));
+    if let Some(slot) = slot {
+        slot.entry.value.assert_of(range(start));
+        assert_eq!(slot.range, range(start));
+        slot.entry.value.assert_of(range(start));
+    }
+}
+
+#[test]
+pub(crate) fn deferred_destruction_that_meets_a_reader() {
+    check("deferred_destruction_that_meets_a_reader", Some(4), || {
+        let drops = Drops::new();
+        let index = Arc::new(Index::new());
+        let code = [entry(0x10, &drops)];
+        index.insert(&code).expect("nothing in the way");
+        let reader = thread::spawn({
+            let index = index.clone();
+            move || look_up(&index, 0x10)
+        });
+        index.remove(&code);
+        drop(code);
+        index.reclaim();
+        reader.join().unwrap();
+        index.reclaim();
+        assert_eq!(drops.count(), 1, "destroyed once, now that no reader is left");
+        drop(index);
+        assert_eq!(drops.count(), 1);
+    });
+}
+
+#[test]
+pub(crate) fn two_reclaimers_destroy_each_version_once() {
+    check("two_reclaimers_destroy_each_version_once", Some(3), || {
+        let drops = Drops::new();
+        let index = Arc::new(Index::new());
+        let code = [entry(0x10, &drops)];
+        index.insert(&code).expect("nothing in the way");
+        index.remove(&code);
+        drop(code);
+        let other = thread::spawn({
+            let index = index.clone();
+            move || index.reclaim()
+        });
+        index.reclaim();
+        other.join().unwrap();
+        index.reclaim();
+        assert_eq!(drops.count(), 1);
+        assert_eq!(index.backlog().map(|backlog| (backlog.versions, backlog.bytes)), Some((0, 0)));
+    });
+}
+
+/// One thread unregisters and goes; what it retired is destroyed by another.
+#[test]
+pub(crate) fn garbage_of_a_thread_that_ended() {
+    check("garbage_of_a_thread_that_ended", Some(3), || {
+        let drops = Drops::new();
+        let index = Arc::new(Index::new());
+        let code = [entry(0x10, &drops)];
+        index.insert(&code).expect("nothing in the way");
+        let gone = thread::spawn({
+            let index = index.clone();
+            move || {
+                index.remove(&code);
+            }
+        });
+        index.reclaim();
+        gone.join().unwrap();
+        index.reclaim();
+        assert_eq!(drops.count(), 1);
+    });
+}
+
+/// Who is told that all is settled comes after the destruction, whoever did it.
+#[test]
+pub(crate) fn settled_means_destroyed() {
+    check("settled_means_destroyed", Some(4), || {
+        let drops = Drops::new();
+        let index = Arc::new(Index::new());
+        let code = [entry(0x10, &drops)];
+        index.insert(&code).expect("nothing in the way");
+        index.remove(&code);
+        drop(code);
+        let mut settling = Settling::before(index.sequence());
+        let other = thread::spawn({
+            let index = index.clone();
+            move || index.reclaim()
+        });
+        for _ in 0..2 {
+            if index.has_settled(&mut settling) {
+                assert_eq!(drops.count(), 1, "not destroyed");
+                drops.assert_ordered_before_here();
+                break;
+            }
+        }
+        other.join().unwrap();
+    });
+}
+
+/// An owned snapshot keeps what it shows, and nothing else; the last owner destroys it.
+#[test]
+pub(crate) fn a_snapshot_against_reclamation() {
+    check("a_snapshot_against_reclamation", Some(4), || {
+        let drops = Drops::new();
+        let index = Arc::new(Index::new());
+        let code = [entry(0x10, &drops)];
+        index.insert(&code).expect("nothing in the way");
+        let view = index.snapshot().expect("something was written");
+        let viewer = thread::spawn(move || {
+            let slot = view.table.find(0x11.into()).expect("shown for as long as it is held");
+            slot.entry.value.assert_of(range(0x10));
+        });
+        index.remove(&code);
+        drop(code);
+        index.reclaim();
+        viewer.join().unwrap();
+        index.reclaim();
+        assert_eq!(drops.count(), 1);
+    });
+}
+
+/// A child of `fork` inherits garbage and a lost reader: new garbage goes, the old stays until the
+/// map does.
+#[test]
+pub(crate) fn a_child_reclaims_what_it_retires() {
+    check("a_child_reclaims_what_it_retires", Some(2), || {
+        let (old, new) = (Drops::new(), Drops::new());
+        let index = Arc::new(Index::new());
+        let inherited = [entry(0x10, &old)];
+        index.insert(&inherited).expect("nothing in the way");
+        std::mem::forget(index.enter());
+        fork();
+        let reader = thread::spawn({
+            let index = index.clone();
+            move || {
+                look_up(&index, 0x10);
+                look_up(&index, 0x20);
+            }
+        });
+        index.remove(&inherited);
+        drop(inherited);
+        let own = [entry(0x20, &new)];
+        index.insert(&own).expect("nothing in the way");
+        index.remove(&own);
+        drop(own);
+        index.reclaim();
+        reader.join().unwrap();
+        index.reclaim();
+        assert_eq!((old.count(), new.count()), (0, 1));
+        drop(index);
+        assert_eq!((old.count(), new.count()), (1, 1));
+    });
+}
+
+/// Two threads of the child, each finding what only the lost reader could hold.
+#[test]
+pub(crate) fn two_reclaimers_set_aside_what_a_lost_reader_may_hold() {
+    check("two_reclaimers_set_aside_what_a_lost_reader_may_hold", Some(3), || {
+        let drops = Drops::new();
+        let index = Arc::new(Index::new());
+        let code = [entry(0x10, &drops)];
+        index.insert(&code).expect("nothing in the way");
+        std::mem::forget(index.enter());
+        fork();
+        index.remove(&code);
+        drop(code);
+        let other = thread::spawn({
+            let index = index.clone();
+            move || index.reclaim()
+        });
+        index.reclaim();
+        other.join().unwrap();
+        assert_eq!(drops.count(), 0, "the lost reader may hold it");
+        drop(index);
+        assert_eq!(drops.count(), 1, "nothing was mislaid");
+    });
+}
+
+/// Buried code is invisible at once, and left out by whoever writes next; who asks for a version
+/// without it is not given one that has it.
+#[test]
+pub(crate) fn a_buried_entry_against_a_writer_and_one_who_tidies() {
+    check("a_buried_entry_against_a_writer_and_one_who_tidies", Some(3), || {
+        let drops = Drops::new();
+        let index = Arc::new(Index::new());
+        let code = [entry(0x10, &drops)];
+        index.insert(&code).expect("nothing in the way");
+        let writer = thread::spawn({
+            let (index, drops) = (index.clone(), drops.clone());
+            move || index.insert(&[entry(0x20, &drops)]).expect("nothing in the way")
+        });
+        index.bury(&code);
+        let sequence = index.tidy().expect("memory");
+        let reading = index.enter();
+        let version = reading.version().expect("published");
+        assert!(version.sequence >= sequence);
+        assert!(version.table.find(0x11.into()).is_none(), "the entry is still there");
+        drop(reading);
+        drop(code);
+        writer.join().unwrap();
+        index.reclaim();
+        assert_eq!((drops.count(), index.entries()), (1, 1));
+    });
+}
+
+#[test]
+fn two_maps_do_not_disturb_each_other() {
+    check("two_maps_do_not_disturb_each_other", Some(4), || {
+        let drops = Drops::new();
+        let (one, two) = (Index::<Value>::new(), Arc::new(Index::new()));
+        let stays_inside = one.enter();
+        let code = [entry(0x10, &drops)];
+        two.insert(&code).expect("nothing in the way");
+        let reader = thread::spawn({
+            let two = two.clone();
+            move || look_up(&two, 0x10)
+        });
+        two.remove(&code);
+        drop(code);
+        reader.join().unwrap();
+        two.reclaim();
+        assert_eq!(drops.count(), 1);
+        drop(stays_inside);
+    });
+}
