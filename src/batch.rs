@@ -19,7 +19,10 @@ impl<T> Batch<T> {
     }
 
     /// Takes everything from `items`, up to the first invalid range.
-    pub(crate) fn fill<R>(&mut self, items: &mut impl Iterator<Item = (R, T)>) -> Result<(), Refused>
+    pub(crate) fn fill<R>(
+        &mut self,
+        items: &mut impl Iterator<Item = (R, T)>,
+    ) -> Result<(), Refused>
     where
         R: TryInto<CodeRange>,
         R::Error: Into<RangeError>,
@@ -30,7 +33,8 @@ impl<T> Batch<T> {
             self.values.try_reserve(1).map_err(|_| Refused::OutOfMemory)?;
             let Some((range, value)) = items.next() else { return Ok(()) };
             self.values.push(value);
-            self.ranges.push(range.try_into().map_err(|error| Refused::InvalidRange(error.into()))?);
+            self.ranges
+                .push(range.try_into().map_err(|error| Refused::InvalidRange(error.into()))?);
         }
     }
 

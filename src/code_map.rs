@@ -78,11 +78,7 @@ impl<T: Send + Sync> CodeMap<T> {
     ///
     /// None of its own; a value's destructor may, when garbage is taken out (then the new code is
     /// not registered).
-    pub fn register<R>(
-        &self,
-        range: R,
-        value: T,
-    ) -> Result<Registration<'_, T>, RegisterError<T>>
+    pub fn register<R>(&self, range: R, value: T) -> Result<Registration<'_, T>, RegisterError<T>>
     where
         R: TryInto<CodeRange>,
         R::Error: Into<RangeError>,
@@ -168,10 +164,7 @@ impl<T: Send + Sync> CodeMap<T> {
     /// # Errors
     ///
     /// [`WrongMap`] with the key, if it is of another map; nothing has changed.
-    pub fn unregister(
-        &self,
-        key: RegistrationKey<T>,
-    ) -> Result<Retirement<'_, T>, WrongMap<T>> {
+    pub fn unregister(&self, key: RegistrationKey<T>) -> Result<Retirement<'_, T>, WrongMap<T>> {
         let entry = key.entry_of(self.id()).map_err(|key| WrongMap { key })?;
         Ok(self.remove([entry]))
     }

@@ -1,9 +1,17 @@
 //! stub
-mod sync; mod sys; mod index;
-mod batch; mod code_map; mod error; mod reader; mod registration; mod snapshot; mod stats;
-pub use index::address_range::{CodeRange, Pc, RangeError};
+mod batch;
+mod code_map;
+mod error;
+mod index;
+mod reader;
+mod registration;
+mod snapshot;
+mod stats;
+mod sync;
+mod sys;
 pub use code_map::CodeMap;
-pub use error::{RegisterAllError, RegisterError, Refused, WrongMap};
+pub use error::{Refused, RegisterAllError, RegisterError, WrongMap};
+pub use index::address_range::{CodeRange, Pc, RangeError};
 pub use reader::{Hit, Reader};
 pub use registration::{Registration, RegistrationKey, Retirement};
 pub use snapshot::{Neighbours, Registered, Snapshot};

@@ -6,8 +6,8 @@
 //! is checked is the code that ships.
 
 pub(crate) use arc_swap::{ArcSwapAny, RefCnt};
-pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
 pub(crate) use core::sync::atomic::AtomicU64 as Statistic; // not modelled: nothing depends on it
+pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
 pub(crate) use crossbeam_epoch::{Collector, Guard};
 
 pub(crate) use crate::sys::barrier::publication_barrier;

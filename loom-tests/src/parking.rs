@@ -46,6 +46,7 @@ pub(crate) fn while_parking(free: impl FnOnce()) {
 }
 
 /// Frees what was kept, between two runs.
+#[cfg(test)]
 pub(crate) fn release() {
     for (address, layout) in PARKED.take() {
         let pointer = std::ptr::with_exposed_provenance_mut(address);

@@ -11,7 +11,7 @@
 //!   comes after it fails outright, for [`dispose`] keeps the memory.
 
 use crate::parking;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ pub(crate) use std::sync::atomic::AtomicU64 as Statistic;
 
 pub(crate) const SHARDS: usize = 2;
 pub(crate) const WRITES_PER_RECLAIM: u64 = 1 << 32;
-pub(crate) const LARGE_TABLE: usize = usize::MAX;
+pub(crate) const LARGE_TABLE: usize = 1 << 32;
 pub(crate) const WRITE_PATIENCE: u32 = 1;
 pub(crate) const RECLAIM_PATIENCE: u32 = 4;
 
@@ -162,6 +162,10 @@ pub(crate) fn dispose<B>(block: Box<B>) {
 }
 
 /// As arc-swap's trait of that name.
+///
+/// # Safety
+///
+/// 1. As for arc-swap's.
 #[expect(unsafe_code, reason = "the trait is unsafe to implement where it comes from")]
 pub(crate) unsafe trait RefCnt: Clone {
     type Base;
@@ -215,9 +219,9 @@ type Deferred = Box<dyn FnOnce()>;
 /// Stands in for crossbeam-epoch: what a guard defers runs in a later `flush`, when no guard is
 /// left that was pinned at the time; or when the collector is dropped.
 ///
-/// It orders no more than crossbeam-epoch does: a full fence where a guard pins, defers or flushes
+/// It orders no more than crossbeam-epoch does: a full fence where a guard pins or flushes
 /// (so that who pins later sees what was unlinked before), from each unpinning to what runs after
-/// it, and from deferring to running. The bookkeeping itself is hidden from loom.
+/// it, and from the flush behind a deferring to its running. The bookkeeping itself is hidden from loom.
 #[derive(Clone)]
 pub(crate) struct Collector {
     state: Arc<CollectorState>,
@@ -225,7 +229,7 @@ pub(crate) struct Collector {
 
 struct CollectorState {
     book: Mutex<Book>,
-    /// Stored to by whoever unpins or defers, loaded by whoever runs.
+    /// Stored to by whoever unpins or flushes, loaded by whoever runs.
     handover: AtomicUsize,
 }
 
@@ -240,7 +244,9 @@ struct Book {
 impl Collector {
     pub(crate) fn new() -> Self {
         let state = CollectorState { book: Mutex::default(), handover: AtomicUsize::new(0) };
-        Self { state: Arc::new(state) }
+        #[expect(clippy::arc_with_non_send_sync, reason = "loom runs a model on one thread")]
+        let state = Arc::new(state);
+        Self { state }
     }
 
     pub(crate) fn register(&self) -> LocalHandle {
@@ -272,13 +278,15 @@ impl LocalHandle {
         book.pinned.push(number);
         drop(book);
         loom::sync::atomic::fence(Ordering::SeqCst);
-        Guard { number, collector }
+        Guard { number, collector, bag: RefCell::default() }
     }
 }
 
 pub(crate) struct Guard {
     number: u64,
     collector: Collector,
+    /// What this guard deferred and nobody else knows of yet.
+    bag: RefCell<Vec<Deferred>>,
 }
 
 impl Guard {
@@ -292,16 +300,15 @@ impl Guard {
         let run: Box<dyn FnOnce() + '_> = Box::new(run);
         // SAFETY: only the lifetime changes; by 1. it is long enough.
         let run = unsafe { std::mem::transmute::<Box<dyn FnOnce() + '_>, Deferred>(run) };
-        loom::sync::atomic::fence(Ordering::SeqCst);
-        self.collector.state.handover.fetch_add(1, Ordering::Release);
-        let mut book = self.collector.book();
-        let next = book.next;
-        book.deferred.push((next, run));
+        self.bag.borrow_mut().push(run);
     }
 
     pub(crate) fn flush(&self) {
         loom::sync::atomic::fence(Ordering::SeqCst);
+        self.collector.state.handover.fetch_add(1, Ordering::Release);
         let mut book = self.collector.book();
+        let next = book.next;
+        book.deferred.extend(self.bag.take().into_iter().map(|run| (next, run)));
         let oldest = book.pinned.iter().copied().min().unwrap_or(book.next);
         let (run, keep) = std::mem::take(&mut book.deferred)
             .into_iter()
@@ -315,6 +322,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        assert!(self.bag.take().is_empty(), "a guard that deferred is flushed");
         self.collector.state.handover.fetch_add(1, Ordering::Release);
         self.collector.book().pinned.retain(|&number| number != self.number);
     }

@@ -16,8 +16,7 @@ struct Item {
 
 impl Item {
     fn new(name: usize) -> Self {
-        let item =
-            Self { life: Liveness::new(), content: loom::cell::UnsafeCell::new(0), name };
+        let item = Self { life: Liveness::new(), content: loom::cell::UnsafeCell::new(0), name };
         item.fill();
         item
     }

@@ -87,8 +87,10 @@ pub(crate) fn of_two_that_overlap_one_wins_and_the_other_can_look_it_up() {
     check("of_two_that_overlap_one_wins_and_the_other_can_look_it_up", Some(3), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
-        let register = |index: &Index<Value>, drops: &std::sync::Arc<Drops>| match index.insert(&[entry(0x10, drops)]) {
-            Ok(()) => 1,
+        let register = |index: &Index<Value>, drops: &std::sync::Arc<Drops>| match index
+            .insert(&[entry(0x10, drops)])
+        {
+            Ok(_) => 1,
             Err(Refusal::Overlap { existing, .. }) => {
                 assert_eq!(existing, range(0x10));
                 assert!(finds(index, 0x10), "refused for what no lookup finds");

@@ -129,10 +129,7 @@ impl CodeRange {
 
     /// Whether some address lies in both ranges; ranges that touch do not overlap.
     pub const fn overlaps(self, other: Self) -> bool {
-        self.start < other.end
-            && other.start < self.end
-            && !self.is_empty()
-            && !other.is_empty()
+        self.start < other.end && other.start < self.end && !self.is_empty() && !other.is_empty()
     }
 }
 

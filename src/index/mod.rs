@@ -34,8 +34,7 @@ pub(crate) mod version;
 
 use crate::sync::{
     ArcSwapAny, AtomicPtr, AtomicUsize, LARGE_TABLE, Liveness, RECLAIM_PATIENCE, WRITE_PATIENCE,
-    WRITES_PER_RECLAIM, const_fn, edge, prepare_cell_use, publication_barrier,
-    unique_number,
+    WRITES_PER_RECLAIM, const_fn, edge, prepare_cell_use, publication_barrier, unique_number,
 };
 use address_range::CodeRange;
 use core::marker::PhantomData;
@@ -116,7 +115,7 @@ impl<T> Reading<'_, T> {
     /// Signal-safe: follows a pointer.
     #[inline(always)]
     pub(crate) fn version(&self) -> Option<&Version<T>> {
-        // SAFETY (`Shared::peek`): 1. null or a version, read from the published pointer; 2. the
+        // SAFETY: (`Shared::peek`) 1. null or a version, read from the published pointer; 2. the
         // chain's count of it is dropped only when `Grace::Passed`, which the section that it was
         // read in keeps from coming as long as `self` lives.
         unsafe { Shared::peek(self.raw) }
@@ -124,7 +123,7 @@ impl<T> Reading<'_, T> {
 
     /// One more count on the version.
     fn share(&self) -> Option<Shared<Version<T>>> {
-        // SAFETY (`Shared::share_raw`): 1. not null, and alive as in `version`.
+        // SAFETY: (`Shared::share_raw`) 1. not null, and alive as in `version`.
         self.version().map(|_| unsafe { Shared::share_raw(self.raw) })
     }
 }
@@ -333,7 +332,7 @@ impl<T> Index<T> {
             if !self.sections.is_current(section) {
                 return None;
             }
-            // SAFETY (`Shared::peek`): 1. null or a version, from the chain; 2. it is displaced
+            // SAFETY: (`Shared::peek`) 1. null or a version, from the chain; 2. it is displaced
             // later than `version`, which was published in the section, and it is not born in a
             // newer domain, so its `Grace` does not pass while the section lives.
             match unsafe { Shared::peek(next) } {
@@ -359,8 +358,7 @@ impl<T> Index<T> {
             //   failed:   another thread moved it.
             // The version was published in this section, so its address is not that of another.
             let (shown, next) = (reading.raw, version.next());
-            let moved =
-                self.published.compare_exchange(shown, next, edge::publish(), edge::lost());
+            let moved = self.published.compare_exchange(shown, next, edge::publish(), edge::lost());
             if moved.is_ok() {
                 version.note_displaced(self.sections.epoch_after_displacement());
             }
@@ -457,7 +455,7 @@ impl<T> Drop for Index<T> {
         let writing = self.writing.load(edge::installed());
         // SAFETY: null or from `Box::into_raw` in `start_writing`; freed below.
         if let Some(writing) = unsafe { writing.as_ref() } {
-            // SAFETY (`Reclamation::finish`): 1. here only; 2. calls and sections borrow the map.
+            // SAFETY: (`Reclamation::finish`) 1. here only; 2. calls and sections borrow the map.
             unsafe { writing.reclamation.finish() };
         }
         if !writing.is_null() {

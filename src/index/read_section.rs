@@ -133,12 +133,7 @@ impl Domain {
         if self.is_quiet(((epoch + 1) & 1) as usize) {
             // Ordering [advance]: Release; pairs with [observe_epoch] here and in `epoch`.
             //   failed: someone else advanced, which is as good.
-            let _ = self.epoch.compare_exchange(
-                epoch,
-                epoch + 1,
-                edge::advance(),
-                edge::lost(),
-            );
+            let _ = self.epoch.compare_exchange(epoch, epoch + 1, edge::advance(), edge::lost());
         }
     }
 }

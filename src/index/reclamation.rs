@@ -60,8 +60,10 @@ struct Process<T> {
     ready: Stack<T>,
     /// Versions taken out of the chain and not destroyed yet.
     in_flight: [AtomicUsize; STRETCHES],
-    in_flight_bytes: Statistic,
-    /// When the first of them was displaced, roughly.
+    /// The same in all, for statistics; their bytes; and when the first of them was displaced,
+    /// roughly.
+    flying: Statistic,
+    flying_bytes: Statistic,
     flying_since: Statistic,
     /// That of the process this one was forked from, or null.
     previous: *mut Process<T>,
@@ -75,6 +77,16 @@ pub(crate) struct Backlog {
     pub(crate) bytes: u64,
     /// When the oldest of them was displaced: nanoseconds of `monotonic_nanos`.
     pub(crate) oldest: Option<u64>,
+}
+
+/// What became of the head of the chain.
+enum Head {
+    /// It was taken, by this thread or another.
+    Moved,
+    /// A reader may hold it.
+    Waits,
+    /// It is published, or not older than was asked for.
+    IsYoung,
 }
 
 /// How far one caller has come in waiting until all versions before `target` are destroyed.
@@ -99,7 +111,8 @@ struct Flight<'a, T> {
 
 impl<T> Drop for Flight<'_, T> {
     fn drop(&mut self) {
-        self.process.in_flight_bytes.fetch_sub(self.bytes, edge::statistic());
+        self.process.flying.fetch_sub(1, edge::statistic());
+        self.process.flying_bytes.fetch_sub(self.bytes, edge::statistic());
         // Ordering [destroyed]: Release; pairs with Acquire in `has_settled`.
         //   seen:     the destruction that came before this is complete;
         //   not seen: the count is not zero, and the other thread waits.
@@ -114,7 +127,8 @@ impl<T> Process<T> {
             self.flying_since.store(version.displaced_at().unwrap_or(0), edge::statistic());
         }
         let bytes = version.weight.load(edge::statistic());
-        self.in_flight_bytes.fetch_add(bytes, edge::statistic());
+        self.flying.fetch_add(1, edge::statistic());
+        self.flying_bytes.fetch_add(bytes, edge::statistic());
         let flight = self.flight_of(version);
         // Ordering [in_flight]: Relaxed; [pop], which follows, makes it visible.
         self.in_flight[flight.stretch].fetch_add(1, edge::in_flight());
@@ -131,7 +145,7 @@ impl<T> Process<T> {
     }
 
     fn is_flying(&self) -> bool {
-        self.in_flight.iter().any(|count| count.load(edge::statistic()) != 0)
+        self.flying.load(edge::statistic()) != 0
     }
 }
 
@@ -171,18 +185,22 @@ impl<T> Reclamation<T> {
             if fork_generation() != process.generation {
                 break; // a handler forked, and this goes on in the child
             }
-            // SAFETY (`peek_under`): 1. published, loaded behind the pin.
+            // SAFETY: (`peek_under`) 1. published, loaded behind the pin.
             let newest = unsafe { peek_under(published.load(edge::read_published()), &guard) };
             let target = *target.get_or_insert(newest.map_or(0, |newest| newest.sequence));
             let mut progress = false;
-            while self.take_oldest(target, sections, published, process, &guard) {
-                progress = true;
-            }
+            let left = loop {
+                match self.take_oldest(target, sections, published, process, &guard) {
+                    Head::Moved => progress = true,
+                    Head::Waits => break true,
+                    Head::IsYoung => break false,
+                }
+            };
             self.take_back(sections, process, &guard);
             guard.flush();
             drop(guard);
             progress |= self.destroy_ready(process);
-            if self.taken.load(edge::statistic()) >= target && !process.is_flying() {
+            if !left && !process.is_flying() {
                 break;
             }
             idle = if progress { 0 } else { idle + 1 };
@@ -218,14 +236,15 @@ impl<T> Reclamation<T> {
         let guard = participant.pin();
         let taken = self.taken.load(edge::statistic());
         let taken_bytes = self.taken_bytes.load(edge::statistic());
-        // SAFETY (`peek_under`): 1. the top of what was set aside, loaded behind the pin.
+        // SAFETY: (`peek_under`) 1. the top of what was set aside, loaded behind the pin.
         let aside = unsafe { peek_under(self.aside.top(), &guard) };
-        // SAFETY (`peek_under`): 1. the head of the chain, loaded behind the pin.
+        // SAFETY: (`peek_under`) 1. the head of the chain, loaded behind the pin.
         let oldest = unsafe { peek_under(self.oldest.load(edge::head()), &guard) };
-        // SAFETY (`peek_under`): 1. published, loaded behind the pin.
+        // SAFETY: (`peek_under`) 1. published, loaded behind the pin.
         let newest = unsafe { peek_under(published.load(edge::read_published()), &guard) };
-        let (sequence, bytes) = newest.map_or((0, 0), |newest| (newest.sequence, newest.bytes_before));
-        let flying = process.in_flight.iter().map(|count| count.load(edge::statistic()) as u64).sum::<u64>();
+        let (sequence, bytes) =
+            newest.map_or((0, 0), |newest| (newest.sequence, newest.bytes_before));
+        let flying = process.flying.load(edge::statistic());
         let waiting = [aside, oldest.filter(|oldest| oldest.sequence < sequence)];
         Backlog {
             destroyed: self.destroyed.load(edge::statistic()),
@@ -234,7 +253,7 @@ impl<T> Reclamation<T> {
                 + flying,
             bytes: bytes.saturating_sub(taken_bytes)
                 + self.aside_bytes.load(edge::statistic())
-                + process.in_flight_bytes.load(edge::statistic()),
+                + process.flying_bytes.load(edge::statistic()),
             oldest: waiting
                 .into_iter()
                 .flatten()
@@ -244,8 +263,7 @@ impl<T> Reclamation<T> {
         }
     }
 
-    /// Takes the oldest version out of the chain if it may go and is older than `target`; says
-    /// whether to try the next.
+    /// Takes the oldest version out of the chain if it may go and is older than `target`.
     fn take_oldest(
         &self,
         target: u64,
@@ -253,7 +271,7 @@ impl<T> Reclamation<T> {
         published: &AtomicPtr<Block<Version<T>>>,
         process: &Process<T>,
         guard: &Guard,
-    ) -> bool {
+    ) -> Head {
         // Ordering [head]: Acquire; pairs with Release in the exchange below.
         //   seen:     the version is whole, and so is what its taker saw published: `shown`, read
         //             next, is not older than `head`;
@@ -264,12 +282,12 @@ impl<T> Reclamation<T> {
         // Null: the root is not published yet; it is displaced from nothing.
         let shown = published.load(edge::read_published());
         if shown.is_null() || shown == head {
-            return false;
+            return Head::IsYoung;
         }
-        // SAFETY (`peek_under`): 1. the head of the chain, loaded behind the pin.
-        let Some(version) = (unsafe { peek_under(head, guard) }) else { return false };
+        // SAFETY: (`peek_under`) 1. the head of the chain, loaded behind the pin.
+        let Some(version) = (unsafe { peek_under(head, guard) }) else { return Head::IsYoung };
         if version.sequence >= target {
-            return false;
+            return Head::IsYoung;
         }
         let tag = version.tag().unwrap_or_else(|| {
             // The thread that displaced it has not come to say so; any thread may.
@@ -279,10 +297,10 @@ impl<T> Reclamation<T> {
         });
         let grace = sections.grace(tag, version.born);
         if grace == Grace::Waiting {
-            return false;
+            return Head::Waits;
         }
         let next = version.next();
-        // SAFETY (`peek_under`): 1. behind the head, which was in the chain when it was loaded
+        // SAFETY: (`peek_under`) 1. behind the head, which was in the chain when it was loaded
         // behind the pin, so this was not taken before the pin either.
         let after = unsafe { peek_under(next, guard) };
         let bytes = after.map_or(0, |after| after.bytes_before - version.bytes_before);
@@ -293,7 +311,7 @@ impl<T> Reclamation<T> {
         //   seen:   the new head is whole, and the count in flight is seen;
         //   failed: another thread took it.
         if self.oldest.compare_exchange(head, next, edge::pop(), edge::lost()).is_err() {
-            return true;
+            return Head::Moved;
         }
         self.taken_bytes.fetch_add(bytes, edge::statistic());
         // Ordering [took]: Release; pairs with Acquire in `has_settled`.
@@ -304,10 +322,10 @@ impl<T> Reclamation<T> {
                 self.set_aside(version, head);
                 drop(flight);
             }
-            // SAFETY (`defer`): 1. taken out of the chain above; 2. its grace has passed.
+            // SAFETY: (`defer`) 1. taken out of the chain above; 2. its grace has passed.
             _ => unsafe { self.defer(head, flight, guard) },
         }
-        true
+        Head::Moved
     }
 
     /// Has crossbeam-epoch declare a version ready when no guard that may look at it is left.
@@ -320,7 +338,7 @@ impl<T> Reclamation<T> {
         // It stays in flight until `destroy_ready` has destroyed it.
         let process = ManuallyDrop::new(flight).process;
         let declare_ready = move || {
-            // SAFETY (`Stack::push`): 1. the chain's count, by 1. of `defer`.
+            // SAFETY: (`Stack::push`) 1. the chain's count, by 1. of `defer`.
             unsafe { process.ready.push(raw) };
         };
         // SAFETY: the closure borrows the process. It runs in a call on this map, which borrows
@@ -339,7 +357,7 @@ impl<T> Reclamation<T> {
 
         impl<T> Taken<'_, T> {
             fn next(&mut self) -> Option<Shared<Version<T>>> {
-                // SAFETY (`Stack::unlink`): 1. taken off the stack, with its count, by this alone.
+                // SAFETY: (`Stack::unlink`) 1. taken off the stack, with its count, by this alone.
                 let (version, rest) = unsafe { Stack::unlink(self.1) }?;
                 self.1 = rest;
                 Some(version)
@@ -349,7 +367,7 @@ impl<T> Reclamation<T> {
         impl<T> Drop for Taken<'_, T> {
             fn drop(&mut self) {
                 while let Some(version) = self.next() {
-                    // SAFETY (`Stack::push`): 1. the count comes from `into_raw`.
+                    // SAFETY: (`Stack::push`) 1. the count comes from `into_raw`.
                     unsafe { self.0.push(version.into_raw()) };
                 }
             }
@@ -374,7 +392,7 @@ impl<T> Reclamation<T> {
     fn set_aside(&self, version: &Version<T>, raw: Raw<T>) {
         self.aside_versions.fetch_add(1, edge::statistic());
         self.aside_bytes.fetch_add(version.weight.load(edge::statistic()), edge::statistic());
-        // SAFETY (`Stack::push`): 1. both callers have taken the version, with its count.
+        // SAFETY: (`Stack::push`) 1. both callers have taken the version, with its count.
         unsafe { self.aside.push(raw) };
     }
 
@@ -384,21 +402,20 @@ impl<T> Reclamation<T> {
             return;
         }
         let mut raw = self.aside.take_all();
-        // SAFETY (`Stack::unlink`): 1. taken off the stack, with its count, by this thread alone.
+        // SAFETY: (`Stack::unlink`) 1. taken off the stack, with its count, by this thread alone.
         while let Some((version, rest)) = unsafe { Stack::unlink(raw) } {
             raw = rest;
             self.aside_versions.fetch_sub(1, edge::statistic());
             self.aside_bytes.fetch_sub(version.weight.load(edge::statistic()), edge::statistic());
             let tag = version.tag();
-            let passed =
-                tag.is_some_and(|tag| sections.grace(tag, version.born) == Grace::Passed);
+            let passed = tag.is_some_and(|tag| sections.grace(tag, version.born) == Grace::Passed);
             if passed {
                 let flight = process.board(&version);
-                // SAFETY (`defer`): 1. taken off the stack; 2. its grace has passed.
+                // SAFETY: (`defer`) 1. taken off the stack; 2. its grace has passed.
                 unsafe { self.defer(version.into_raw(), flight, guard) };
             } else {
                 let taken = version.into_raw();
-                // SAFETY (`peek_under`): 1. taken off the stack behind the pin.
+                // SAFETY: (`peek_under`) 1. taken off the stack behind the pin.
                 if let Some(version) = unsafe { peek_under(taken, guard) } {
                     self.set_aside(version, taken);
                 }
@@ -427,7 +444,8 @@ impl<T> Reclamation<T> {
                 collector: ManuallyDrop::new(Collector::new()),
                 ready: Stack::new(),
                 in_flight: filled!(AtomicUsize::new(0); STRETCHES),
-                in_flight_bytes: Statistic::new(0),
+                flying: Statistic::new(0),
+                flying_bytes: Statistic::new(0),
                 flying_since: Statistic::new(0),
                 previous: newest,
             }));
@@ -472,15 +490,15 @@ impl<T> Reclamation<T> {
             // SAFETY: by 1. it is taken out once. By 2. no participant is left (but for those of
             // threads that a fork left behind, which keep it), so dropping it runs what it carries.
             drop(ManuallyDrop::into_inner(unsafe { ptr::read(&this.collector) }));
-            // SAFETY (`Stack::clear`): 1. by 2. of this.
+            // SAFETY: (`Stack::clear`) 1. by 2. of this.
             unsafe { this.ready.clear() };
             process = this.previous;
         }
-        // SAFETY (`Stack::clear`): 1. by 2. of this.
+        // SAFETY: (`Stack::clear`) 1. by 2. of this.
         unsafe { self.aside.clear() };
         let mut raw = self.oldest.load(edge::head());
         while !raw.is_null() {
-            // SAFETY (`Shared::from_raw`): 1. the chain holds a count of each version in it.
+            // SAFETY: (`Shared::from_raw`) 1. the chain holds a count of each version in it.
             let version = unsafe { Shared::from_raw(raw) };
             raw = version.next();
         }
@@ -493,8 +511,8 @@ impl<T> Reclamation<T> {
 ///
 /// 1. `raw` is null, or was the published version, in the chain, or set aside at some moment after
 ///    `guard` was pinned on the map's collector of this process.
-unsafe fn peek_under<'g, T>(raw: Raw<T>, _guard: &'g Guard) -> Option<&'g Version<T>> {
-    // SAFETY (`Shared::peek`): 1. by 1.; 2. what is published, in the chain or set aside carries a
+unsafe fn peek_under<T>(raw: Raw<T>, _guard: &Guard) -> Option<&Version<T>> {
+    // SAFETY: (`Shared::peek`) 1. by 1.; 2. what is published, in the chain or set aside carries a
     // count, which goes through `defer` under a guard; crossbeam-epoch declares it ready no sooner
     // than every guard pinned before that is gone.
     unsafe { Shared::peek(raw) }

@@ -151,7 +151,7 @@ impl<X> Drop for Shared<X> {
     }
 }
 
-// SAFETY (`RefCnt`): `into_ptr` and `from_ptr` hand over one count each; `as_ptr` gives the same
+// SAFETY: (`RefCnt`) `into_ptr` and `from_ptr` hand over one count each; `as_ptr` gives the same
 // address and hands over nothing; the pointers of equal blocks are equal; cloning counts up.
 unsafe impl<X> RefCnt for Shared<X> {
     type Base = Block<X>;
@@ -165,7 +165,7 @@ unsafe impl<X> RefCnt for Shared<X> {
     }
 
     unsafe fn from_ptr(pointer: *const Block<X>) -> Self {
-        // SAFETY (`Shared::from_raw`): 1. arc-swap gives back what `into_ptr` gave it, once.
+        // SAFETY: (`Shared::from_raw`) 1. arc-swap gives back what `into_ptr` gave it, once.
         unsafe { Self::from_raw(pointer.cast_mut()) }
     }
 }
@@ -193,9 +193,9 @@ mod tests {
             let raw = first.clone().into_raw();
             drop(first);
             assert_eq!(drops.get(), 0);
-            // SAFETY (`Shared::share_raw`): 1. `raw` carries a count.
+            // SAFETY: (`Shared::share_raw`) 1. `raw` carries a count.
             let third = unsafe { Shared::share_raw(raw) };
-            // SAFETY (`Shared::from_raw`): 1. the count that `raw` carries is given away here.
+            // SAFETY: (`Shared::from_raw`) 1. the count that `raw` carries is given away here.
             drop(unsafe { Shared::from_raw(raw) });
             assert_eq!(drops.get(), 0);
             drop(third);

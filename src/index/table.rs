@@ -118,8 +118,7 @@ fn place<T>(
     let range = entry.range;
     if let Some(last) = slots.last() {
         if last.range.overlaps(range) {
-            let (added, existing) =
-                if added { (range, last.range) } else { (last.range, range) };
+            let (added, existing) = if added { (range, last.range) } else { (last.range, range) };
             return Err(Refusal::Overlap { added, existing });
         }
     }
@@ -149,8 +148,9 @@ mod tests {
         explore(|| {
             for n in 0..9 {
                 // Slots of length 3 at multiples of 4 or, every third, touching the next.
-                let entries: Vec<_> =
-                    (0..n).map(|i| entry(8 + i * 4, 8 + i * 4 + 3 + usize::from(i % 3 == 0))).collect();
+                let entries: Vec<_> = (0..n)
+                    .map(|i| entry(8 + i * 4, 8 + i * 4 + 3 + usize::from(i % 3 == 0)))
+                    .collect();
                 let table = with(&Table::empty(), &entries).expect("no overlap");
                 for pc in 0..8 + n * 4 + 8 {
                     let expected = entries.iter().find(|entry| entry.range.contains(pc));
@@ -201,7 +201,8 @@ mod tests {
                     remove: &[stranger, old[1].clone()],
                 })
                 .expect("what is in the way is removed or buried");
-            let starts: Vec<_> = successor.table.slots().iter().map(|slot| slot.range.start()).collect();
+            let starts: Vec<_> =
+                successor.table.slots().iter().map(|slot| slot.range.start()).collect();
             assert_eq!(starts, [0, 10, 22, 30, 40]);
             assert_eq!(successor.left_out, 2);
         });

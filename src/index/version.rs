@@ -82,7 +82,7 @@ impl<T> Version<T> {
         // On failure nothing was learned but that it failed: the caller follows `next` again.
         match self.next.compare_exchange(ptr::null_mut(), raw, edge::link(), edge::lost()) {
             Ok(_) => Ok(()),
-            // SAFETY (`Shared::from_raw`): 1. the count that `into_raw` gave was not handed over.
+            // SAFETY: (`Shared::from_raw`) 1. the count that `into_raw` gave was not handed over.
             Err(_) => Err(unsafe { Shared::from_raw(raw) }),
         }
     }
@@ -131,7 +131,7 @@ impl<T> Stack<T> {
     ///
     /// 1. `raw` is a version's address and carries a count of it, which goes to the stack.
     pub(crate) unsafe fn push(&self, raw: Raw<T>) {
-        // SAFETY (`Shared::peek`): 1. and 2. by 1.: the count keeps it alive until it is taken.
+        // SAFETY: (`Shared::peek`) 1. and 2. by 1.: the count keeps it alive until it is taken.
         let Some(version) = (unsafe { Shared::peek(raw) }) else { return };
         let mut top = self.top.load(edge::lost());
         loop {
@@ -163,7 +163,7 @@ impl<T> Stack<T> {
         if raw.is_null() {
             return None;
         }
-        // SAFETY (`Shared::from_raw`): 1. the count that `push` was given, by 1. taken once.
+        // SAFETY: (`Shared::from_raw`) 1. the count that `push` was given, by 1. taken once.
         let version = unsafe { Shared::from_raw(raw) };
         let rest = version.below.load(edge::below());
         Some((version, rest))
@@ -176,7 +176,7 @@ impl<T> Stack<T> {
     /// 1. Nobody looks at them any more.
     pub(crate) unsafe fn clear(&self) {
         let mut raw = self.take_all();
-        // SAFETY (`Stack::unlink`): 1. just taken; each goes at the end of its round.
+        // SAFETY: (`Stack::unlink`) 1. just taken; each goes at the end of its round.
         while let Some((_version, rest)) = unsafe { Self::unlink(raw) } {
             raw = rest;
         }

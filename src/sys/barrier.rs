@@ -28,7 +28,8 @@ pub(crate) fn publication_barrier() {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         // SAFETY: these commands take no pointers; an unknown one is an error, not a fault.
-        let call = |command: libc::c_int| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
+        let call =
+            |command: libc::c_int| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
         if call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0 {
             return;
         }
