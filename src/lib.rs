@@ -1,4 +1,45 @@
-//! stub
+//! A lock-free, async-signal-safe, concurrent address-range index.
+//!
+//! It answers, inside a SIGSEGV or SIGPROF handler, on any thread, wait-free: *which code object
+//! holds this program counter, and at what offset?* For runtimes, JITs, profilers and crash
+//! reporters.
+//!
+//! ```
+//! use pcmap::CodeMap;
+//!
+//! struct Module { name: &'static str }
+//!
+//! static CODE: CodeMap<Module> = CodeMap::new();
+//!
+//! // On an ordinary thread, for each piece of code that is loaded:
+//! # let (start, len) = (0x7000_0000, 0x4000);
+//! let code = CODE.register(start..start + len, Module { name: "a" }).expect("not there yet");
+//!
+//! // In a signal handler, wherever the signal came:
+//! # let pc = 0x7000_0123;
+//! let found = CODE.lookup(pc, |hit| (hit.value().name, hit.offset()));
+//! assert_eq!(found, Some(("a", 0x123)));
+//!
+//! // When the code goes: wait until no handler can hold it, then unmap.
+//! code.unregister().wait();
+//! ```
+//!
+//! # How it works
+//!
+//! The map is a chain of immutable sorted tables, the newest of which is published through one
+//! pointer. A lookup counts itself in on one of 64 counters, loads the pointer, searches the table
+//! and counts itself out: nothing of another thread can delay it, and it frees nothing. A write
+//! builds the next table and links it with one compare-and-swap; whatever follows from that, any
+//! thread can complete, so that a thread which stops anywhere stops nobody. A table that was
+//! displaced is destroyed on an ordinary thread when every reader that could have loaded it has
+//! left. The whole story, with what each dependency does and why handlers use none of them, is in
+//! [`design`]; what is safe in a handler and why, in [`signal_safety`].
+//!
+//! # What may be called in a signal handler
+//!
+//! [`CodeMap::lookup`], [`CodeMap::enter`], [`Reader::lookup`], all of [`Hit`], and the accessors
+//! of [`CodeRange`], [`Pc`], [`Registration`] and [`RegistrationKey`]. Nothing else.
+
 mod batch;
 mod code_map;
 mod error;
@@ -9,6 +50,7 @@ mod snapshot;
 mod stats;
 mod sync;
 mod sys;
+
 pub use code_map::CodeMap;
 pub use error::{Refused, RegisterAllError, RegisterError, WrongMap};
 pub use index::address_range::{CodeRange, Pc, RangeError};
@@ -16,3 +58,15 @@ pub use reader::{Hit, Reader};
 pub use registration::{Registration, RegistrationKey, Retirement};
 pub use snapshot::{Neighbours, Registered, Snapshot};
 pub use stats::{Remaining, Stats};
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/DESIGN.md")]
+pub mod design {}
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/SIGNAL_SAFETY.md")]
+pub mod signal_safety {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

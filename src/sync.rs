@@ -76,7 +76,7 @@ pub(crate) fn shard_hint() -> usize {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let local = 0_u8;
     let page = ((&raw const local).addr() >> 16) as u64;
-    (page.wrapping_mul(GOLDEN) >> 32) as usize
+    (page.wrapping_mul(GOLDEN) >> (64 - SHARDS.trailing_zeros())) as usize
 }
 
 /// A number that no other call in this line of processes gets, and not 0.
@@ -125,4 +125,37 @@ pub(crate) fn dispose<B>(block: Box<B>) {
 #[cfg(test)]
 pub(crate) fn explore(test: impl Fn() + Send + Sync + 'static) {
     test();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SHARDS, shard_hint};
+    use std::sync::{Arc, Barrier};
+
+    #[test]
+    fn threads_spread_over_the_shards() {
+        for threads in [16, 64, 256] {
+            // All alive at once, so that no two have the same stack.
+            let together = Arc::new(Barrier::new(threads));
+            let shards: Vec<_> = (0..threads)
+                .map(|_| {
+                    let together = together.clone();
+                    std::thread::spawn(move || {
+                        together.wait();
+                        let shard = shard_hint() % SHARDS;
+                        together.wait();
+                        shard
+                    })
+                })
+                .collect();
+            let mut readers = [0; SHARDS];
+            for shard in shards {
+                readers[shard.join().expect("no panic")] += 1;
+            }
+            let used = readers.iter().filter(|&&readers| readers != 0).count();
+            let most = readers.iter().max().expect("there are shards");
+            println!("{threads} threads on {used} of {SHARDS} shards, at most {most} on one");
+            assert!(used >= threads.min(SHARDS) / 2, "{readers:?}");
+        }
+    }
 }

@@ -235,6 +235,47 @@ pub(crate) fn a_buried_entry_against_a_writer_and_one_who_tidies() {
     });
 }
 
+/// Reclaiming while the first write of all is under way: the first version is displaced from
+/// nothing yet.
+#[test]
+fn reclaiming_before_anything_is_published() {
+    check("reclaiming_before_anything_is_published", Some(2), || {
+        let drops = Drops::new();
+        let index = Arc::new(Index::new());
+        let writer = thread::spawn({
+            let (index, drops) = (index.clone(), drops.clone());
+            move || index.insert(&[entry(0x10, &drops)]).expect("nothing in the way")
+        });
+        index.reclaim();
+        look_up(&index, 0x10);
+        writer.join().unwrap();
+        index.reclaim();
+        assert_eq!(index.backlog().map(|backlog| backlog.versions), Some(0));
+    });
+}
+
+/// In a child of `fork`, one thread is in the midst of a call that began in the old domain, while
+/// another writes in the new one and reclaims: the first must not follow the chain to what its
+/// section does not keep alive.
+#[test]
+fn a_call_from_before_the_change_of_domain_against_writes_after_it() {
+    check("a_call_from_before_the_change_of_domain_against_writes_after_it", Some(2), || {
+        let drops = Drops::new();
+        let index = Arc::new(Index::new());
+        index.insert(&[entry(0x10, &drops)]).expect("nothing in the way");
+        fork();
+        let tidying = thread::spawn({
+            let index = index.clone();
+            move || index.tidy().expect("memory")
+        });
+        index.insert(&[entry(0x20, &drops)]).expect("nothing in the way");
+        index.insert(&[entry(0x30, &drops)]).expect("nothing in the way");
+        index.reclaim();
+        tidying.join().unwrap();
+        assert_eq!(index.entries(), 3);
+    });
+}
+
 #[test]
 fn two_maps_do_not_disturb_each_other() {
     check("two_maps_do_not_disturb_each_other", Some(4), || {

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Every check that CI runs, for running at a desk. Needs cargo, and nothing else: a formatter or a
+# linter that is not installed is skipped with a notice.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+step() { printf '\n== %s\n' "$*"; }
+
+step 'tests, models included'
+cargo test --workspace
+
+step 'format'
+if cargo fmt --version >/dev/null 2>&1; then
+  cargo fmt --all --check
+else
+  echo 'skipped: rustfmt is not installed'
+fi
+
+step 'lints'
+if cargo clippy --version >/dev/null 2>&1; then
+  cargo clippy --workspace --all-targets -- -D warnings
+else
+  echo 'skipped: clippy is not installed'
+fi
+
+step 'documentation'
+RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+
+step 'the main job, three seconds'
+cargo run --release --example fault_storm -- --seconds 3
+
+step 'every benchmark once'
+cargo bench -- --test
