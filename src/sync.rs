@@ -130,28 +130,28 @@ pub(crate) fn explore(test: impl Fn() + Send + Sync + 'static) {
 #[cfg(test)]
 mod tests {
     use super::{SHARDS, shard_hint};
-    use std::sync::{Arc, Barrier};
+    use std::sync::mpsc::channel;
 
     #[test]
     fn threads_spread_over_the_shards() {
         for threads in [16, 64, 256] {
-            // All alive at once, so that no two have the same stack.
-            let together = Arc::new(Barrier::new(threads));
-            let shards: Vec<_> = (0..threads)
-                .map(|_| {
-                    let together = together.clone();
-                    std::thread::spawn(move || {
-                        together.wait();
-                        let shard = shard_hint() % SHARDS;
-                        together.wait();
-                        shard
-                    })
-                })
-                .collect();
+            let (answer, answers) = channel();
             let mut readers = [0; SHARDS];
-            for shard in shards {
-                readers[shard.join().expect("no panic")] += 1;
-            }
+            std::thread::scope(|scope| {
+                // Each stays until all have answered: no two have the same stack.
+                let _stay: Vec<_> = (0..threads)
+                    .map(|_| {
+                        let answer = answer.clone();
+                        let (stay, go) = channel::<()>();
+                        scope.spawn(move || {
+                            answer.send(shard_hint() % SHARDS).expect("somebody counts");
+                            let _ = go.recv();
+                        });
+                        stay
+                    })
+                    .collect();
+                answers.iter().take(threads).for_each(|shard| readers[shard] += 1);
+            });
             let used = readers.iter().filter(|&&readers| readers != 0).count();
             let most = readers.iter().max().expect("there are shards");
             println!("{threads} threads on {used} of {SHARDS} shards, at most {most} on one");

@@ -48,6 +48,7 @@ pub(crate) struct Drops {
 
 impl Drops {
     pub(crate) fn new() -> Arc<Self> {
+        #[expect(clippy::arc_with_non_send_sync, reason = "loom runs a model on one thread")]
         Arc::new(Self { count: AtomicUsize::new(0), trace: UnsafeCell::new(0) })
     }
 

@@ -25,9 +25,11 @@
 
 pub(crate) mod address_range;
 pub(crate) mod entry;
+pub(crate) mod process_collector;
 pub(crate) mod read_section;
 pub(crate) mod reclamation;
 pub(crate) mod shared;
+pub(crate) mod stack;
 pub(crate) mod table;
 pub(crate) mod try_box;
 pub(crate) mod version;

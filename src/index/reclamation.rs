@@ -19,19 +19,12 @@
 //! Each call registers its own participant and leaves with it. Nothing is cached per thread: no
 //! garbage in a thread's private bag, and no destructor that runs when a thread exits.
 
+use super::process_collector::{ProcessCollector, ProcessCollectors, SeenEmpty};
 use super::read_section::{Grace, ReadSections};
 use super::shared::{Block, Shared};
-use super::version::{Raw, Stack, Version};
-use crate::sync::{
-    AtomicPtr, AtomicU64, AtomicUsize, Collector, Guard, Liveness, Statistic, edge, filled,
-    fork_generation, unless_destroying,
-};
-use core::mem::ManuallyDrop;
-use core::ptr;
-
-/// Versions in flight are counted by stretches of [`STRETCH`] in a ring of this many.
-const STRETCHES: usize = 4;
-const STRETCH: u64 = 64;
+use super::stack::Stack;
+use super::version::{Raw, Version};
+use crate::sync::{AtomicPtr, AtomicU64, Guard, Statistic, edge, fork_generation};
 
 /// The head of the chain, and what was taken from it.
 pub(crate) struct Reclamation<T> {
@@ -45,28 +38,7 @@ pub(crate) struct Reclamation<T> {
     aside_versions: Statistic,
     aside_bytes: Statistic,
     destroyed: Statistic,
-    /// What belongs to this process, or null before the first call.
-    process: AtomicPtr<Process<T>>,
-}
-
-/// What a child of `fork` must not share with its parent: participants of threads that the fork
-/// left behind would stop the collector, and what they were destroying would be waited for.
-struct Process<T> {
-    life: Liveness,
-    generation: usize,
-    /// Taken out by `Reclamation::finish`.
-    collector: ManuallyDrop<Collector>,
-    /// Taken out of the chain, and no longer looked at by anybody.
-    ready: Stack<T>,
-    /// Versions taken out of the chain and not destroyed yet.
-    in_flight: [AtomicUsize; STRETCHES],
-    /// The same in all, for statistics; their bytes; and when the first of them was displaced,
-    /// roughly.
-    flying: Statistic,
-    flying_bytes: Statistic,
-    flying_since: Statistic,
-    /// That of the process this one was forked from, or null.
-    previous: *mut Process<T>,
+    collectors: ProcessCollectors<T>,
 }
 
 /// What is retired and not destroyed.
@@ -79,6 +51,19 @@ pub(crate) struct Backlog {
     pub(crate) oldest: Option<u64>,
 }
 
+/// How far one caller has come in waiting until all versions before `target` are destroyed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settling {
+    target: u64,
+    seen_empty: SeenEmpty,
+}
+
+impl Settling {
+    pub(crate) fn before(target: u64) -> Self {
+        Self { target, seen_empty: SeenEmpty::default() }
+    }
+}
+
 /// What became of the head of the chain.
 enum Head {
     /// It was taken, by this thread or another.
@@ -87,66 +72,6 @@ enum Head {
     Waits,
     /// It is published, or not older than was asked for.
     IsYoung,
-}
-
-/// How far one caller has come in waiting until all versions before `target` are destroyed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settling {
-    target: u64,
-    seen_empty: [bool; STRETCHES],
-}
-
-impl Settling {
-    pub(crate) fn before(target: u64) -> Self {
-        Self { target, seen_empty: [false; STRETCHES] }
-    }
-}
-
-/// A version among those in flight; leaves their count when dropped.
-struct Flight<'a, T> {
-    process: &'a Process<T>,
-    stretch: usize,
-    bytes: u64,
-}
-
-impl<T> Drop for Flight<'_, T> {
-    fn drop(&mut self) {
-        self.process.flying.fetch_sub(1, edge::statistic());
-        self.process.flying_bytes.fetch_sub(self.bytes, edge::statistic());
-        // Ordering [destroyed]: Release; pairs with Acquire in `has_settled`.
-        //   seen:     the destruction that came before this is complete;
-        //   not seen: the count is not zero, and the other thread waits.
-        self.process.in_flight[self.stretch].fetch_sub(1, edge::destroyed());
-    }
-}
-
-impl<T> Process<T> {
-    /// Counts a version in, before it is taken.
-    fn board(&self, version: &Version<T>) -> Flight<'_, T> {
-        if !self.is_flying() {
-            self.flying_since.store(version.displaced_at().unwrap_or(0), edge::statistic());
-        }
-        let bytes = version.weight.load(edge::statistic());
-        self.flying.fetch_add(1, edge::statistic());
-        self.flying_bytes.fetch_add(bytes, edge::statistic());
-        let flight = self.flight_of(version);
-        // Ordering [in_flight]: Relaxed; [pop], which follows, makes it visible.
-        self.in_flight[flight.stretch].fetch_add(1, edge::in_flight());
-        flight
-    }
-
-    /// The flight of a version that was counted in.
-    fn flight_of(&self, version: &Version<T>) -> Flight<'_, T> {
-        Flight {
-            process: self,
-            stretch: (version.sequence / STRETCH) as usize % STRETCHES,
-            bytes: version.weight.load(edge::statistic()),
-        }
-    }
-
-    fn is_flying(&self) -> bool {
-        self.flying.load(edge::statistic()) != 0
-    }
 }
 
 impl<T> Reclamation<T> {
@@ -160,7 +85,7 @@ impl<T> Reclamation<T> {
             aside_versions: Statistic::new(0),
             aside_bytes: Statistic::new(0),
             destroyed: Statistic::new(0),
-            process: AtomicPtr::new(ptr::null_mut()),
+            collectors: ProcessCollectors::new(),
         }
     }
 
@@ -175,7 +100,7 @@ impl<T> Reclamation<T> {
         published: &AtomicPtr<Block<Version<T>>>,
         patience: u32,
     ) {
-        let process = self.process();
+        let process = self.collectors.current();
         let participant = process.collector.register();
         let mut target = None;
         let mut idle = 0;
@@ -199,14 +124,14 @@ impl<T> Reclamation<T> {
             self.take_back(sections, process, &guard);
             guard.flush();
             drop(guard);
-            progress |= self.destroy_ready(process);
+            progress |= process.destroy_ready(&self.destroyed);
             if !left && !process.is_flying() {
                 break;
             }
             idle = if progress { 0 } else { idle + 1 };
         }
         drop(participant);
-        self.help_parents(process);
+        self.collectors.help_parents(process, &self.destroyed);
     }
 
     /// Whether everything that `settling` waits for is destroyed, but for what was set aside.
@@ -218,20 +143,13 @@ impl<T> Reclamation<T> {
         if self.taken.load(edge::taken()) < settling.target {
             return false;
         }
-        let process = self.process();
-        // Versions that left the chain later may be in flight too, so each stretch of the ring is
-        // waited for until it was seen empty once: what left before was not in it then.
-        for (seen, in_flight) in settling.seen_empty.iter_mut().zip(&process.in_flight) {
-            // Ordering [settled]: Acquire; pairs with Release in `Flight::drop`.
-            //   seen: the destruction of every version that was in the stretch is complete.
-            *seen |= in_flight.load(edge::settled()) == 0;
-        }
-        settling.seen_empty.iter().all(|&seen| seen)
+        let process = self.collectors.current();
+        process.see_off(&mut settling.seen_empty)
     }
 
     /// What is retired and not destroyed. Lock-free.
     pub(crate) fn backlog(&self, published: &AtomicPtr<Block<Version<T>>>) -> Backlog {
-        let process = self.process();
+        let process = self.collectors.current();
         let participant = process.collector.register();
         let guard = participant.pin();
         let taken = self.taken.load(edge::statistic());
@@ -269,7 +187,7 @@ impl<T> Reclamation<T> {
         target: u64,
         sections: &ReadSections,
         published: &AtomicPtr<Block<Version<T>>>,
-        process: &Process<T>,
+        process: &ProcessCollector<T>,
         guard: &Guard,
     ) -> Head {
         // Ordering [head]: Acquire; pairs with Release in the exchange below.
@@ -322,70 +240,11 @@ impl<T> Reclamation<T> {
                 self.set_aside(version, head);
                 drop(flight);
             }
-            // SAFETY: (`defer`) 1. taken out of the chain above; 2. its grace has passed.
-            _ => unsafe { self.defer(head, flight, guard) },
+            // SAFETY: (`defer`) 1. taken out of the chain above; 2. its grace has passed; 3. by our
+            // caller, `reclaim`.
+            _ => unsafe { process.defer(head, flight, guard) },
         }
         Head::Moved
-    }
-
-    /// Has crossbeam-epoch declare a version ready when no guard that may look at it is left.
-    ///
-    /// # Safety
-    ///
-    /// 1. The version was taken out of the chain (or off the stack) by the caller, with its count.
-    /// 2. No reader can hold it.
-    unsafe fn defer(&self, raw: Raw<T>, flight: Flight<'_, T>, guard: &Guard) {
-        // It stays in flight until `destroy_ready` has destroyed it.
-        let process = ManuallyDrop::new(flight).process;
-        let declare_ready = move || {
-            // SAFETY: (`Stack::push`) 1. the chain's count, by 1. of `defer`.
-            unsafe { process.ready.push(raw) };
-        };
-        // SAFETY: the closure borrows the process. It runs in a call on this map, which borrows
-        // it too, or in `finish`: no participant outlives the call that registered it, so nothing
-        // else runs closures. It may run on another thread: it only links one version.
-        unsafe { guard.defer_unchecked(declare_ready) };
-    }
-
-    /// Destroys what is ready; says whether there was anything.
-    ///
-    /// Values' destructors run here. If one panics, the rest is ready for the next call. If one
-    /// calls back, that call leaves what is ready to this one: no recursion.
-    fn destroy_ready(&self, process: &Process<T>) -> bool {
-        /// What was taken off the stack; what is left of it goes back.
-        struct Taken<'a, T>(&'a Stack<T>, Raw<T>);
-
-        impl<T> Taken<'_, T> {
-            fn next(&mut self) -> Option<Shared<Version<T>>> {
-                // SAFETY: (`Stack::unlink`) 1. taken off the stack, with its count, by this alone.
-                let (version, rest) = unsafe { Stack::unlink(self.1) }?;
-                self.1 = rest;
-                Some(version)
-            }
-        }
-
-        impl<T> Drop for Taken<'_, T> {
-            fn drop(&mut self) {
-                while let Some(version) = self.next() {
-                    // SAFETY: (`Stack::push`) 1. the count comes from `into_raw`.
-                    unsafe { self.0.push(version.into_raw()) };
-                }
-            }
-        }
-
-        if process.ready.top().is_null() {
-            return false;
-        }
-        let destroyed_all = unless_destroying(ptr::from_ref(self).addr(), || {
-            let mut taken = Taken(&process.ready, process.ready.take_all());
-            while let Some(version) = taken.next() {
-                let flight = process.flight_of(&version);
-                self.destroyed.fetch_add(1, edge::statistic());
-                drop(version);
-                drop(flight);
-            }
-        });
-        destroyed_all.is_some()
     }
 
     /// Keeps a version until the readers of the old domain have left, if ever they do.
@@ -397,7 +256,7 @@ impl<T> Reclamation<T> {
     }
 
     /// Defers what was set aside and is no longer held; sets the rest aside again.
-    fn take_back(&self, sections: &ReadSections, process: &Process<T>, guard: &Guard) {
+    fn take_back(&self, sections: &ReadSections, process: &ProcessCollector<T>, guard: &Guard) {
         if self.aside.top().is_null() {
             return;
         }
@@ -411,8 +270,9 @@ impl<T> Reclamation<T> {
             let passed = tag.is_some_and(|tag| sections.grace(tag, version.born) == Grace::Passed);
             if passed {
                 let flight = process.board(&version);
-                // SAFETY: (`defer`) 1. taken off the stack; 2. its grace has passed.
-                unsafe { self.defer(version.into_raw(), flight, guard) };
+                // SAFETY: (`defer`) 1. taken off the stack; 2. its grace has passed; 3. by our caller,
+                // `reclaim`.
+                unsafe { process.defer(version.into_raw(), flight, guard) };
             } else {
                 let taken = version.into_raw();
                 // SAFETY: (`peek_under`) 1. taken off the stack behind the pin.
@@ -423,60 +283,6 @@ impl<T> Reclamation<T> {
         }
     }
 
-    /// What belongs to this process, made on first use: installed with one exchange, so that
-    /// nobody waits for a thread that stops while it makes it.
-    fn process(&self) -> &Process<T> {
-        let generation = fork_generation();
-        loop {
-            // Ordering [installed]: Acquire; pairs with Release in the exchange below.
-            //   seen: it is whole.
-            let newest = self.process.load(edge::installed());
-            // SAFETY: null or from `Box::into_raw` below; freed by `drop` only.
-            if let Some(process) = unsafe { newest.as_ref() } {
-                process.life.read();
-                if process.generation == generation {
-                    return process;
-                }
-            }
-            let process = Box::into_raw(Box::new(Process {
-                life: Liveness::new(),
-                generation,
-                collector: ManuallyDrop::new(Collector::new()),
-                ready: Stack::new(),
-                in_flight: filled!(AtomicUsize::new(0); STRETCHES),
-                flying: Statistic::new(0),
-                flying_bytes: Statistic::new(0),
-                flying_since: Statistic::new(0),
-                previous: newest,
-            }));
-            // Ordering [install]: Release; pairs with Acquire above.
-            //   failed: another thread installed one; this one goes.
-            let installed =
-                self.process.compare_exchange(newest, process, edge::install(), edge::lost());
-            if installed.is_err() {
-                // SAFETY: from `Box::into_raw` above, and handed to nobody.
-                let mut process = unsafe { Box::from_raw(process) };
-                // SAFETY: taken out once: the box goes at the end of this block.
-                unsafe { ManuallyDrop::drop(&mut process.collector) };
-            }
-        }
-    }
-
-    /// Lets the collectors of the processes this one was forked from carry on, if the threads they
-    /// wait for are not among those that the fork left behind.
-    fn help_parents(&self, process: &Process<T>) {
-        let mut parent = process.previous;
-        // SAFETY: null or from `Box::into_raw` in `process`; freed by `drop` only.
-        while let Some(process) = unsafe { parent.as_ref() } {
-            if process.is_flying() {
-                let participant = process.collector.register();
-                participant.pin().flush();
-                self.destroy_ready(process);
-            }
-            parent = process.previous;
-        }
-    }
-
     /// Destroys everything, through shared access: what the collectors carry points here.
     ///
     /// # Safety
@@ -484,18 +290,9 @@ impl<T> Reclamation<T> {
     /// 1. It is called once, and nothing is called after it but `drop`.
     /// 2. No other call on the map is under way, and no section of it is left.
     pub(crate) unsafe fn finish(&self) {
-        let mut process = self.process.load(edge::installed());
-        // SAFETY: null or from `Box::into_raw` in `process`; freed by `drop` only.
-        while let Some(this) = unsafe { process.as_ref() } {
-            // SAFETY: by 1. it is taken out once. By 2. no participant is left (but for those of
-            // threads that a fork left behind, which keep it), so dropping it runs what it carries.
-            drop(ManuallyDrop::into_inner(unsafe { ptr::read(&this.collector) }));
-            // SAFETY: (`Stack::clear`) 1. by 2. of this.
-            unsafe { this.ready.clear() };
-            process = this.previous;
-        }
-        // SAFETY: (`Stack::clear`) 1. by 2. of this.
-        unsafe { self.aside.clear() };
+        // SAFETY: (`ProcessCollectors::finish`) 1. and 2. by 1. and 2. of this.
+        unsafe { self.collectors.finish() };
+        self.aside.clear();
         let mut raw = self.oldest.load(edge::head());
         while !raw.is_null() {
             // SAFETY: (`Shared::from_raw`) 1. the chain holds a count of each version in it.
@@ -516,16 +313,4 @@ unsafe fn peek_under<T>(raw: Raw<T>, _guard: &Guard) -> Option<&Version<T>> {
     // count, which goes through `defer` under a guard; crossbeam-epoch declares it ready no sooner
     // than every guard pinned before that is gone.
     unsafe { Shared::peek(raw) }
-}
-
-impl<T> Drop for Reclamation<T> {
-    /// Frees what belonged to each process; `finish` has emptied it.
-    fn drop(&mut self) {
-        let mut process = self.process.load(edge::installed());
-        while !process.is_null() {
-            // SAFETY: from `Box::into_raw` in `process`, freed here only.
-            let freed = unsafe { Box::from_raw(process) };
-            process = freed.previous;
-        }
-    }
 }
