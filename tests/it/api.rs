@@ -1,0 +1,739 @@
+//! The public API, promise by promise.
+
+use crate::tracked::{Tally, Tracked};
+use pcmap::{
+    CodeMap, CodeRange, Hit, Neighbours, Pc, RangeError, Refused, RegisterAllError, RegisterError,
+    Registered, Registration, RegistrationKey, Remaining, Retirement, Snapshot, Stats, WrongMap,
+};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc;
+use std::time::Duration;
+
+fn range(start: usize, end: usize) -> CodeRange {
+    CodeRange::try_from(start..end).expect("in order")
+}
+
+/// Reclaims until nothing is left, but not for ever: a lost version should fail a test, not hang it.
+fn reclaim_all<T: Send + Sync>(map: &CodeMap<T>) -> Remaining {
+    for _ in 0..100 {
+        if map.reclaim().is_empty() {
+            break;
+        }
+    }
+    map.reclaim()
+}
+
+#[test]
+fn leaked_code_stays_until_the_map_goes() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    map.register(10..20, tally.track(1)).expect("free").leak();
+    map.register(20..20, tally.track(2)).expect("empty").leak();
+    assert_eq!(tally.dropped(), 1, "the empty one is no entry, so nothing keeps its value");
+    map.synchronize();
+    assert_eq!(map.lookup(15_usize, |hit| hit.value().id()), Some(1));
+    let error = map.register(10..11, tally.track(3)).expect_err("it is still there");
+    assert_eq!(
+        error.reason,
+        Refused::Overlap { requested: range(10, 11), existing: range(10, 20) }
+    );
+    drop(error);
+    assert_eq!(tally.alive(), 1);
+    drop(map);
+    assert_eq!(tally.alive(), 0);
+}
+
+#[test]
+fn keys_fit_their_map_only() {
+    let tally = Tally::new();
+    let (map, other) = (CodeMap::new(), CodeMap::new());
+    let key = map.register(10..20, tally.track(1)).expect("free").into_key();
+    assert_eq!((key.range(), key.value().id()), (range(10, 20), 1));
+
+    // A map that was never written to, then one that was.
+    let WrongMap { key, .. } = other.unregister(key).expect_err("never written to");
+    let _held = other.register(10..20, tally.track(2)).expect("free");
+    let wrong = other.unregister(key).expect_err("another map's");
+    assert_eq!(wrong.to_string(), "the key of 0xa..0x14 belongs to another map");
+    assert!(format!("{wrong:?}").contains("0xa..0x14"));
+    assert_eq!(other.stats().publications, 1);
+    assert!(other.lookup(10_usize, |_| ()).is_some() && map.lookup(10_usize, |_| ()).is_some());
+
+    // The map may move meanwhile: the key borrows nothing.
+    let map = Box::new(map);
+    map.unregister(wrong.key).expect("its own map").wait();
+    assert!(map.lookup(10_usize, |_| ()).is_none());
+    assert_eq!(tally.dropped(), 1);
+}
+
+#[test]
+fn a_dropped_key_leaves_the_code_registered() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    drop(map.register(10..20, tally.track(1)).expect("free").into_key());
+    map.synchronize();
+    assert_eq!(map.lookup(10_usize, |hit| hit.value().id()), Some(1));
+    drop(map);
+    assert_eq!(tally.alive(), 0);
+}
+
+#[test]
+fn a_key_may_outlive_its_map() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    let key = map.register(10..20, tally.track(1)).expect("free").into_key();
+    drop(map);
+    assert_eq!((tally.alive(), key.value().id()), (1, 1));
+    // A map at the same place is another map all the same.
+    let map = CodeMap::new();
+    let _held = map.register(10..20, tally.track(2)).expect("free");
+    let wrong = map.unregister(key).expect_err("of a map that is gone");
+    drop(wrong);
+    assert_eq!(tally.dropped(), 1);
+}
+
+#[test]
+fn empty_ranges_are_no_entries() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    let first = map.register(0..0, tally.track(0)).expect("an empty range");
+    assert_eq!(map.stats(), Stats::default(), "an empty range publishes nothing");
+    assert!(first.range().is_empty());
+    first.unregister().wait();
+    assert_eq!(tally.dropped(), 1);
+
+    let _code = map.register(10..20, tally.track(1)).expect("free");
+    // The same one several times, inside, at the bounds of, and outside of what is registered.
+    let mut empties = Vec::new();
+    for at in [10, 15, 15, 15, 20, 5, usize::MAX] {
+        empties.push(map.register(at..at, tally.track(at)).expect("an empty range"));
+    }
+    let batch = [(15..15, tally.track(2)), (30..40, tally.track(3)), (30..30, tally.track(4))];
+    let batch = map.register_all(batch).expect("no conflict");
+    assert_eq!((map.stats().publications, map.stats().entries), (2, 2));
+    for pc in 0..50_usize {
+        let expected = match pc {
+            10..20 => Some(1),
+            30..40 => Some(3),
+            _ => None,
+        };
+        assert_eq!(map.lookup(pc, |hit| hit.value().id()), expected);
+    }
+    assert_eq!(map.snapshot().range(range(15, 15)).count(), 0);
+    empties.pop().expect("one").unregister().wait();
+    map.unregister(empties.pop().expect("one").into_key()).expect("this map").wait();
+    map.unregister_all(empties).wait();
+    assert_eq!(map.stats().publications, 2);
+    map.unregister_all(batch).wait();
+    assert_eq!((map.stats().publications, map.stats().entries), (3, 1));
+    assert_eq!(tally.alive(), 1);
+}
+
+#[test]
+fn batches_with_nothing_to_publish() {
+    let map = CodeMap::<u32>::new();
+    assert!(map.register_all(Vec::<(std::ops::Range<usize>, u32)>::new()).expect("").is_empty());
+    assert_eq!(map.register_all([(1..1, 1), (1..1, 2)]).expect("empty ranges").len(), 2);
+    map.unregister_all([]).wait();
+    assert_eq!(map.stats(), Stats::default());
+}
+
+#[test]
+fn a_refused_batch_gives_everything_back_in_order() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    let _code = map.register(100..200, tally.track(0)).expect("free");
+    let before = map.stats();
+    let ids = |values: &[Tracked<'_>]| values.iter().map(Tracked::id).collect::<Vec<_>>();
+    let items = |ranges: [(usize, usize); 5]| {
+        let tally = &tally;
+        ranges.into_iter().zip(1..).map(move |((start, end), id)| (start..end, tally.track(id)))
+    };
+
+    // Out of order, with the one in conflict in the middle.
+    let batch = items([(300, 310), (0, 10), (150, 160), (20, 30), (210, 220)]);
+    let error = map.register_all(batch).expect_err("150..160 is taken");
+    assert_eq!(
+        error.reason,
+        Refused::Overlap { requested: range(150, 160), existing: range(100, 200) }
+    );
+    assert_eq!((ids(&error.values), error.rest.count()), (vec![1, 2, 3, 4, 5], 0));
+    drop(error.values);
+
+    // The same range twice; one inside another.
+    let batch = items([(300, 310), (0, 10), (20, 20), (300, 310), (20, 20)]);
+    let error = map.register_all(batch).expect_err("twice the same");
+    assert_eq!(
+        error.reason,
+        Refused::Overlap { requested: range(300, 310), existing: range(300, 310) }
+    );
+    assert_eq!(ids(&error.values), [1, 2, 3, 4, 5]);
+    drop(error.values);
+    let batch = items([(300, 301), (0, 90), (400, 401), (50, 60), (500, 501)]);
+    let error = map.register_all(batch).expect_err("nested");
+    let Refused::Overlap { requested, existing } = error.reason else { panic!("{error}") };
+    let mut named = [requested, existing];
+    named.sort();
+    assert_eq!(named, [range(0, 90), range(50, 60)]);
+    drop(error);
+
+    // An invalid one in the middle: what follows was never asked for.
+    let batch = items([(300, 310), (0, 10), (9, 8), (20, 30), (20, 30)]);
+    let error = map.register_all(batch).expect_err("9..8 is no range");
+    assert_eq!(error.reason, Refused::InvalidRange(RangeError::Reversed { start: 9, end: 8 }));
+    assert_eq!(ids(&error.values), [1, 2, 3]);
+    let rest: Vec<_> = error.rest.map(|(range, value)| (range, value.id())).collect();
+    assert_eq!(rest, [(20..30, 4), (20..30, 5)]);
+
+    let after = map.stats();
+    assert_eq!(
+        after.to_string().split(" oldest").next(),
+        before.to_string().split(" oldest").next()
+    );
+    drop(error.values);
+    assert_eq!(tally.alive(), 1);
+}
+
+#[test]
+fn an_iterator_that_panics_changes_nothing() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    let items = (0..10).map(|i| {
+        assert!(i != 7, "the iterator's own business");
+        (i * 10..i * 10 + 5, tally.track(i))
+    });
+    let outcome = catch_unwind(AssertUnwindSafe(|| map.register_all(items).map(drop)));
+    assert!(outcome.is_err());
+    assert_eq!((map.stats(), tally.alive()), (Stats::default(), 0));
+
+    let mut held =
+        map.register_all((0..5).map(|i| (i * 10..i * 10 + 5, tally.track(i)))).expect("");
+    let mut left = 3;
+    let some = std::iter::from_fn(|| {
+        left -= 1;
+        assert!(left != 0, "the iterator's own business");
+        held.pop()
+    });
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        map.unregister_all(some);
+    }));
+    assert!(outcome.is_err());
+    // What had not been taken from the iterator is registered; what had been is either.
+    assert_eq!(held.len(), 3);
+    for registration in &held {
+        assert!(map.lookup(registration.range().start(), |_| ()).is_some());
+    }
+    drop(held);
+    drop(map);
+    assert_eq!(tally.alive(), 0);
+}
+
+#[test]
+fn unregistering_code_of_several_maps_at_once() {
+    let tally = Tally::new();
+    let (here, there) = (CodeMap::new(), CodeMap::new());
+    let mut all = Vec::new();
+    for i in 0..6 {
+        let map = if i % 2 == 0 { &here } else { &there };
+        all.push(map.register(i * 10..i * 10 + 10, tally.track(i)).expect("free"));
+    }
+    here.unregister_all(all).wait();
+    assert_eq!((here.stats().entries, here.stats().publications), (0, 4), "3 and then one");
+    assert_eq!((there.stats().entries, there.stats().publications), (0, 6), "3 and then each");
+    there.synchronize();
+    assert_eq!(tally.alive(), 0);
+}
+
+#[test]
+fn a_retirement_is_complete_when_readers_have_left() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    let (inside, is_inside) = mpsc::channel();
+    let (go, may_go) = mpsc::channel::<()>();
+    let code = map.register(10..20, tally.track(1)).expect("free");
+    std::thread::scope(|scope| {
+        let map = &map;
+        scope.spawn(move || {
+            let reader = map.enter();
+            let hit = reader.lookup(10_usize).expect("registered");
+            inside.send(()).expect("the other end waits");
+            may_go.recv().expect("the other end says when");
+            assert_eq!(hit.value().id(), 1, "alive as long as the reader is inside");
+            drop(reader);
+            inside.send(()).expect("the other end waits");
+        });
+        is_inside.recv().expect("the reader enters");
+        let mut retirement = code.unregister();
+        assert!(map.lookup(10_usize, |_| ()).is_none(), "not for new readers");
+        for _ in 0..50 {
+            assert!(!retirement.is_complete(), "a reader holds it");
+        }
+        assert_eq!(tally.dropped(), 0);
+        assert_eq!(map.stats().retired, 2);
+        assert!(map.stats().retired_bytes != 0);
+        // Registration and lookup go on, far beyond the writes that take out garbage.
+        for i in 0..100 {
+            drop(map.register(30..40, tally.track(i)).expect("free"));
+        }
+        assert_eq!(map.stats().publications, 202);
+        go.send(()).expect("the reader waits");
+        is_inside.recv().expect("the reader leaves");
+        assert!(retirement.is_complete());
+        assert_eq!(tally.alive(), 0);
+        retirement.wait();
+    });
+    assert_eq!((map.stats().retired, map.stats().retired_bytes), (0, 0));
+}
+
+#[test]
+fn waiting_ends_when_the_reader_leaves() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    let left = AtomicBool::new(false);
+    let (inside, is_inside) = mpsc::channel();
+    let (go, may_go) = mpsc::channel::<()>();
+    let code = map.register(10..20, tally.track(1)).expect("free");
+    let more =
+        map.register_all((3..9).map(|i| (i * 10..i * 10 + 1, tally.track(i)))).expect("free");
+    std::thread::scope(|scope| {
+        let (map, left) = (&map, &left);
+        scope.spawn(move || {
+            let reader = map.enter();
+            inside.send(()).expect("the other end waits");
+            may_go.recv().expect("the other end says when");
+            std::thread::sleep(Duration::from_millis(20));
+            left.store(true, SeqCst);
+            drop(reader);
+        });
+        is_inside.recv().expect("the reader enters");
+        let one = code.unregister();
+        let many = map.unregister_all(more);
+        scope.spawn(|| {
+            one.wait();
+            assert!(left.load(SeqCst), "waited for the reader");
+        });
+        scope.spawn(|| {
+            many.wait();
+            assert!(left.load(SeqCst), "waited for the reader");
+        });
+        go.send(()).expect("the reader waits");
+        map.synchronize();
+        assert!(left.load(SeqCst), "waited for the reader");
+        assert_eq!(tally.alive(), 0);
+    });
+}
+
+#[test]
+fn writes_inside_a_read_section_of_the_same_thread() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    let held = map.register(10..20, tally.track(1)).expect("free");
+    let reader = map.enter();
+    drop(held);
+    for i in 0..100 {
+        drop(map.register(30..40, tally.track(i)).expect("free"));
+        assert!(!map.reclaim().is_empty());
+    }
+    assert_eq!(reader.lookup(10_usize).map(|hit| hit.value().id()), Some(1));
+    assert_eq!(tally.dropped(), 0, "all of it was retired under this reader");
+    drop(reader);
+    assert!(map.reclaim().is_empty());
+    assert_eq!(tally.alive(), 0);
+}
+
+#[test]
+fn a_forgotten_reader_holds_back_garbage_and_nothing_else() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    std::mem::forget(map.enter());
+    for i in 0..200 {
+        drop(map.register(30..40, tally.track(i)).expect("free"));
+    }
+    let remaining = map.reclaim();
+    assert!(!remaining.is_empty() && remaining.bytes != 0);
+    assert_eq!(map.stats().publications, 400);
+    drop(map);
+    assert_eq!(tally.alive(), 0, "the map's end is the end of it");
+}
+
+#[test]
+fn stats_tell_what_is_there_and_what_waits() {
+    let map = CodeMap::new();
+    assert_eq!(map.stats(), Stats::default());
+    assert_eq!(map.reclaim(), Remaining::default());
+    map.synchronize();
+    assert_eq!(map.stats(), Stats::default());
+
+    let held = map.register_all((0..5).map(|i| (i * 10..i * 10 + 10, i))).expect("free");
+    map.synchronize();
+    let stats = map.stats();
+    assert_eq!((stats.entries, stats.publications), (5, 1));
+    assert_eq!((stats.retired, stats.retired_bytes, stats.destroyed), (0, 0, 1));
+    assert_eq!(stats.oldest_wait, None);
+    assert!(stats.epoch >= 3, "three advances before anything is destroyed: {stats}");
+
+    let reader = map.enter();
+    drop(held);
+    std::thread::sleep(Duration::from_millis(3));
+    let stats = map.stats();
+    assert_eq!((stats.entries, stats.publications, stats.retired), (0, 6, 5));
+    assert!(stats.retired_bytes > 0);
+    let waited = stats.oldest_wait.expect("garbage waits");
+    assert!(waited >= Duration::from_millis(3), "displaced before the sleep: {waited:?}");
+    assert!(map.stats().oldest_wait >= Some(waited), "it only gets older");
+    let epoch = stats.epoch;
+    assert_eq!(map.reclaim(), map.reclaim());
+    assert_eq!(map.reclaim().versions, 5);
+    assert!(map.stats().epoch <= epoch + 1, "the reader keeps the epoch");
+    drop(reader);
+    assert!(map.reclaim().is_empty());
+    let stats = map.stats();
+    assert_eq!((stats.retired, stats.retired_bytes, stats.oldest_wait), (0, 0, None));
+    assert_eq!(stats.destroyed, 6);
+    println!("{stats}");
+}
+
+#[test]
+fn what_is_printed() {
+    let map = CodeMap::new();
+    let code = map.register(0x1000..0x1800, 'a').expect("free");
+    let more = map.register(0x2000..0x2010, 'b').expect("free");
+    assert_eq!(format!("{code:?}"), "Registration { range: 0x1000..0x1800, value: 'a' }");
+    let view = map.snapshot();
+    assert_eq!(view.to_string(), "0x1000-0x1800 2 KiB\n0x2000-0x2010 16 B\n");
+    assert_eq!(format!("{view:?}"), "{0x1000..0x1800: 'a', 0x2000..0x2010: 'b'}");
+    assert_eq!(format!("{:?}", view.find(0x1000_usize).expect("there")), "0x1000..0x1800: 'a'");
+    let around = format!("{:?}", view.neighbours(0x1900_usize));
+    assert_eq!(
+        around,
+        "Neighbours { below: Some(0x1000..0x1800: 'a'), at: None, above: Some(0x2000..0x2010: 'b') }"
+    );
+    let hit = map.lookup(0x1004_usize, |hit| format!("{hit:?}")).expect("there");
+    assert_eq!(hit, "Hit { pc: Pc(0x1004), range: 0x1000..0x1800, value: 'a' }");
+    assert_eq!(format!("{:?}", map.enter()), "Reader { entries: 2, .. }");
+    assert!(format!("{map:?}").starts_with("CodeMap { stats: Stats { entries: 2, "));
+    let stats = map.stats().to_string();
+    assert!(stats.starts_with("entries=2 publications=2 retired=2 retired_bytes="), "{stats}");
+    assert!(stats.contains(" oldest_wait_ms="), "{stats}");
+
+    let key = more.into_key();
+    assert_eq!(format!("{key:?}"), "RegistrationKey { range: 0x2000..0x2010, .. }");
+    let retirement = map.unregister(key).expect("its own map");
+    assert!(format!("{retirement:?}").starts_with("Retirement { settling: Some("));
+    retirement.wait();
+    map.synchronize();
+    assert!(!map.stats().to_string().contains("oldest_wait_ms"));
+
+    let error = map.register(0x17ff..0x1801, 'c').expect_err("taken");
+    let text = "0x17ff..0x1801 overlaps 0x1000..0x1800, which is registered already";
+    assert_eq!(error.to_string(), text);
+    assert!(format!("{error:?}").starts_with("RegisterError { reason: Overlap"));
+    let reversed = std::ops::Range { start: 2, end: 1 };
+    let error = map.register(reversed.clone(), 'c').expect_err("reversed");
+    assert_eq!(error.to_string(), "the range 0x2..0x1 ends before it starts");
+    let error = map.register_all([(reversed, 'c')]).expect_err("reversed");
+    assert_eq!(error.to_string(), "the range 0x2..0x1 ends before it starts");
+    assert!(format!("{error:?}").contains("values: 1"), "{error:?}");
+    let error = CodeRange::from_start_len(usize::MAX - 1, 3).expect_err("wraps");
+    let text =
+        format!("a range of 0x3 bytes at {:#x} wraps around the address space", usize::MAX - 1);
+    assert_eq!(error.to_string(), text);
+    assert_eq!(Refused::OutOfMemory.to_string(), "out of memory");
+}
+
+#[test]
+fn pointers_are_addresses_too() {
+    let text = [0_u8; 64];
+    let map = CodeMap::new();
+    let code = map.register(text.as_ptr_range(), "text").expect("free");
+    assert_eq!(code.range().len(), 64);
+    let found = map.lookup(&raw const text[63], |hit| (*hit.value(), hit.offset()));
+    assert_eq!(found, Some(("text", 63)));
+    assert!(map.lookup(text.as_ptr_range().end, |_| ()).is_none());
+}
+
+#[test]
+fn maps_do_not_disturb_each_other() {
+    let tally = Tally::new();
+    let (stuck, free) = (CodeMap::new(), CodeMap::new());
+    let code = stuck.register(10..20, tally.track(1)).expect("free");
+    let same = free.register(10..20, tally.track(2)).expect("another map");
+    let reader = stuck.enter();
+    code.unregister();
+    same.unregister().wait();
+    assert_eq!((tally.dropped(), free.stats().retired), (1, 0));
+    assert_eq!(reader.lookup(10_usize).map(|hit| hit.value().id()), Some(1));
+    free.synchronize();
+    for i in 0..100 {
+        drop(free.register(10..20, tally.track(i)).expect("free"));
+    }
+    free.synchronize();
+    assert_eq!(tally.alive(), 1);
+    assert_eq!(free.stats().retired, 0);
+    assert_ne!(stuck.stats().retired, 0);
+}
+
+#[test]
+fn a_map_that_goes_takes_its_garbage_along() {
+    let tally = Tally::new();
+    for pending in [0, 1, 7, 15, 16, 40, 200] {
+        let map = CodeMap::new();
+        map.register(0..10, tally.track(0)).expect("free").leak();
+        for i in 0..pending {
+            drop(map.register(10..20, tally.track(i)).expect("free"));
+        }
+        drop(map);
+        assert_eq!(tally.alive(), 0, "{pending} registrations before the drop");
+    }
+    drop(CodeMap::<Tracked<'_>>::new());
+    println!("{} values, all dropped", tally.dropped());
+}
+
+#[test]
+fn a_snapshot_outlives_its_map() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    map.register(0..10, tally.track(1)).expect("free").leak();
+    drop(map.register(10..20, tally.track(2)).expect("free"));
+    let held = map.register(20..30, tally.track(3)).expect("free");
+    let view = map.snapshot();
+    let copy = view.clone();
+    held.unregister().wait();
+    drop(map.register(30..40, tally.track(4)).expect("free"));
+    drop(map);
+    assert_eq!(tally.alive(), 2, "those that the snapshot shows");
+    let ids: Vec<_> = view.iter().map(|code| code.value().id()).collect();
+    assert_eq!(ids, [1, 3]);
+    drop(view);
+    assert_eq!(tally.alive(), 2);
+    std::thread::scope(|scope| scope.spawn(|| drop(copy)).join().expect("no panic"));
+    assert_eq!(tally.alive(), 0, "and they die with it");
+}
+
+#[test]
+fn a_snapshot_holds_back_no_other_version() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    let held = map.register(0..10, tally.track(1)).expect("free");
+    let view = map.snapshot();
+    held.unregister().wait();
+    for i in 0..50 {
+        drop(map.register(10..20, tally.track(i)).expect("free"));
+    }
+    map.synchronize();
+    assert_eq!(tally.alive(), 1);
+    assert_eq!(map.stats().retired, 0, "the map has let go of it");
+    assert_eq!(view.find(5_usize).map(|code| code.value().id()), Some(1));
+    assert_eq!(view.sequence(), 1);
+    assert_eq!(map.snapshot().sequence(), 102);
+}
+
+#[test]
+fn what_may_go_to_other_threads() {
+    const fn send<T: Send>() {}
+    const fn sync<T: Sync>() {}
+    type Value = String;
+    send::<CodeMap<Value>>();
+    sync::<CodeMap<Value>>();
+    send::<Registration<'_, Value>>();
+    sync::<Registration<'_, Value>>();
+    send::<RegistrationKey<Value>>();
+    sync::<RegistrationKey<Value>>();
+    send::<Retirement<'_, Value>>();
+    sync::<Retirement<'_, Value>>();
+    send::<Snapshot<Value>>();
+    sync::<Snapshot<Value>>();
+    send::<Registered<'_, Value>>();
+    send::<Neighbours<'_, Value>>();
+    send::<Hit<'_, Value>>();
+    send::<RegisterError<Value>>();
+    send::<RegisterAllError<Value, std::vec::IntoIter<Value>>>();
+    send::<WrongMap<Value>>();
+    send::<Pc>();
+
+    // And they work there: a registration made here is unregistered elsewhere.
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    let code = map.register(10..20, tally.track(1)).expect("free");
+    std::thread::scope(|scope| {
+        let retirement = scope.spawn(|| code.unregister()).join().expect("no panic");
+        scope.spawn(|| retirement.wait());
+    });
+    assert_eq!(tally.alive(), 0);
+}
+
+/// A value that uses the map while it is destroyed.
+struct Meddler {
+    generations: usize,
+}
+
+static MEDDLED: CodeMap<Meddler> = CodeMap::new();
+static MEDDLERS_DROPPED: AtomicUsize = AtomicUsize::new(0);
+
+impl Drop for Meddler {
+    fn drop(&mut self) {
+        MEDDLERS_DROPPED.fetch_add(1, SeqCst);
+        assert_eq!(MEDDLED.lookup(5_usize, |hit| hit.value().generations), Some(0));
+        let _ = MEDDLED.reclaim();
+        let view = MEDDLED.snapshot();
+        assert_eq!(view.find(5_usize).map(|code| code.value().generations), Some(0));
+        if let Some(generations) = self.generations.checked_sub(1) {
+            let at = 100 + generations;
+            let heirs =
+                [(at..at + 1, Meddler { generations }), (at..at, Meddler { generations: 0 })];
+            match MEDDLED.register_all(heirs) {
+                Ok(registrations) => drop(registrations),
+                Err(error) => drop(error.values),
+            }
+        }
+        let _ = MEDDLED.stats();
+    }
+}
+
+#[test]
+fn a_destructor_may_use_the_map() {
+    const GENERATIONS: usize = 12;
+    MEDDLED.register(0..10, Meddler { generations: 0 }).expect("free").leak();
+    for _ in 0..40 {
+        let meddler = Meddler { generations: GENERATIONS };
+        drop(MEDDLED.register(1000..1001, meddler).expect("free"));
+    }
+    MEDDLED.synchronize();
+    for _ in 0..GENERATIONS * 2 {
+        let _ = MEDDLED.reclaim();
+    }
+    let stats = MEDDLED.stats();
+    println!("{} values destroyed by one another; {stats}", MEDDLERS_DROPPED.load(SeqCst));
+    assert_eq!((stats.retired, stats.entries), (0, 1));
+    assert_eq!(MEDDLERS_DROPPED.load(SeqCst), 40 * (2 * GENERATIONS + 1));
+}
+
+/// A value whose destructor panics, once, if it is armed.
+struct Bomb<'t> {
+    armed: bool,
+    value: Tracked<'t>,
+}
+
+impl Drop for Bomb<'_> {
+    fn drop(&mut self) {
+        let explodes = self.armed && !std::thread::panicking();
+        assert!(!explodes, "bomb {}", self.value.id());
+    }
+}
+
+/// Of `code` pieces that become garbage together, those in `armed` panic in their destructors.
+fn explode(code: usize, armed: &[usize], spread_over_versions: bool) {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    let bomb = |i: usize| Bomb { armed: armed.contains(&i), value: tally.track(i) };
+    let mut held = Vec::new();
+    for i in 0..code {
+        held.push(map.register(i * 10..i * 10 + 10, bomb(i)).expect("free"));
+    }
+    let reader = map.enter();
+    if spread_over_versions {
+        held.into_iter().for_each(drop);
+    } else {
+        map.unregister_all(held);
+    }
+    assert_eq!(tally.dropped(), 0, "the reader keeps all of it");
+    drop(reader);
+
+    let mut panics = 0;
+    for _ in 0..100 {
+        panics += usize::from(catch_unwind(AssertUnwindSafe(|| map.reclaim())).is_err());
+    }
+    println!("{code} pieces of code, {} bombs: {panics} panics", armed.len());
+    assert!(panics >= 1 && panics <= armed.len());
+    assert_eq!(tally.alive(), 0, "a panic must not cost the destruction of other values");
+    let stats = map.stats();
+    assert_eq!((stats.retired, stats.oldest_wait), (0, None), "{stats}");
+
+    // The map goes on as if nothing had happened.
+    let code = map.register(10..20, bomb(usize::MAX)).expect("free");
+    assert!(map.lookup(15_usize, |_| ()).is_some());
+    let mut retirement = code.unregister();
+    let complete = (0..100).any(|_| retirement.is_complete());
+    assert!(complete, "no reader is inside");
+    assert_eq!(tally.alive(), 0);
+    map.synchronize();
+}
+
+#[test]
+fn a_destructor_that_panics_alone() {
+    explode(1, &[0], true);
+}
+
+#[test]
+fn a_destructor_that_panics_among_others_of_its_version() {
+    explode(6, &[2], false);
+}
+
+#[test]
+fn a_destructor_that_panics_among_other_versions() {
+    explode(6, &[2], true);
+}
+
+#[test]
+fn several_destructors_that_panic() {
+    explode(150, &[0, 70, 71, 149], true);
+}
+
+#[test]
+fn a_reversed_search_for_code_near_the_ends() {
+    let map = CodeMap::new();
+    let whole = map.register(0..usize::MAX, 'x').expect("everything");
+    assert_eq!(map.lookup(0_usize, |hit| hit.offset()), Some(0));
+    assert_eq!(map.lookup(usize::MAX - 1, |hit| hit.offset()), Some(usize::MAX - 1));
+    assert!(map.lookup(usize::MAX, |_| ()).is_none());
+    let at = usize::MAX;
+    assert!(map.register(at..at, 'e').is_ok(), "an empty range at the very end");
+    assert!(map.register(at - 1..at, 'e').is_err());
+    drop(whole);
+    assert!(reclaim_all(&map).is_empty());
+    let ends = map.register_all([(0..1, 'a'), (at - 1..at, 'z')]).expect("free");
+    assert_eq!(map.lookup(0_usize, |hit| *hit.value()), Some('a'));
+    assert_eq!(map.lookup(1_usize, |hit| *hit.value()), None);
+    assert_eq!(map.lookup(at - 2, |hit| *hit.value()), None);
+    assert_eq!(map.lookup(at - 1, |hit| *hit.value()), Some('z'));
+    drop(ends);
+}
+
+#[test]
+fn tables_of_every_small_size() {
+    let tally = Tally::new();
+    for size in 0..70_usize {
+        let map = CodeMap::new();
+        let code = map.register_all((0..size).map(|i| (i * 4 + 1..i * 4 + 4, tally.track(i))));
+        let code = code.expect("free");
+        for pc in 0..size * 4 + 4 {
+            let expected = (pc % 4 != 0 && pc / 4 < size).then(|| (pc / 4, pc % 4 - 1));
+            assert_eq!(map.lookup(pc, |hit| (hit.value().id(), hit.offset())), expected);
+        }
+        // Gone from the middle outwards.
+        let mut code = code;
+        while !code.is_empty() {
+            let gone = code.remove(code.len() / 2);
+            let at = gone.range().start();
+            drop(gone);
+            assert!(map.lookup(at, |_| ()).is_none());
+        }
+    }
+    assert_eq!(tally.alive(), 0);
+}
+
+#[test]
+fn large_tables_take_out_garbage_at_every_write() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    let many = (0..20_000).map(|i| (i * 16..i * 16 + 16, tally.track(i)));
+    let code = map.register_all(many).expect("free");
+    for i in 0..40 {
+        let at = 0x1000_0000 + i;
+        drop(map.register(at..at + 1, tally.track(at)).expect("free"));
+        assert!(map.stats().retired <= 2, "{}", map.stats());
+    }
+    map.unregister_all(code).wait();
+    assert_eq!(tally.alive(), 0);
+}

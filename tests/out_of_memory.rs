@@ -1,0 +1,540 @@
+//! Every allocation of every write fails once: an error that changes nothing, or success.
+//!
+//! The allocator below refuses the k-th allocation of the calling thread, or all from the k-th on,
+//! and each test goes through every k until one run meets no refusal. That is honest only for
+//! allocations of pcmap's own, for two dependencies abort without memory: arc-swap when a thread
+//! uses it for the first time, so each thread here is warmed up on another map; and crossbeam-epoch
+//! when garbage is taken out, which every 16th write does after it is complete. Writes under test
+//! therefore fall on sequence numbers that take out no garbage. Those that do are tested apart:
+//! an equal write one number earlier tells how many allocations come before the publication, and
+//! only these are refused.
+#![expect(unsafe_code, reason = "a global allocator")]
+
+mod tracked;
+
+use pcmap::{CodeMap, CodeRange, Refused, Registration, Stats};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use tracked::{Tally, Tracked};
+
+/// The writes after which garbage is taken out: one in so many.
+const WRITES_PER_RECLAIM: u64 = 16;
+
+#[derive(Clone, Copy)]
+struct Plan {
+    armed: bool,
+    /// The number of the first allocation to refuse, from 1.
+    refuse_at: usize,
+    /// Whether those behind it are refused as well.
+    for_good: bool,
+    asked: usize,
+    refused: usize,
+    live_bytes: isize,
+    /// Of those, in blocks smaller than any that crossbeam-epoch keeps for itself.
+    live_bytes_in_small_blocks: isize,
+}
+
+impl Plan {
+    const SMALL: usize = 1024;
+
+    fn count(&mut self, bytes: usize, sign: isize) {
+        self.live_bytes += sign * bytes as isize;
+        if bytes < Self::SMALL {
+            self.live_bytes_in_small_blocks += sign * bytes as isize;
+        }
+    }
+}
+
+thread_local! {
+    static PLAN: Cell<Plan> = const {
+        Cell::new(Plan {
+            armed: false,
+            refuse_at: 0,
+            for_good: false,
+            asked: 0,
+            refused: 0,
+            live_bytes: 0,
+            live_bytes_in_small_blocks: 0,
+        })
+    };
+}
+
+struct Refusing;
+
+// SAFETY: hands every request to the system's allocator, or refuses it with null, as it may.
+unsafe impl GlobalAlloc for Refusing {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let mut plan = PLAN.get();
+        if plan.armed {
+            plan.asked += 1;
+            let behind = plan.for_good && plan.asked > plan.refuse_at;
+            if plan.asked == plan.refuse_at || behind {
+                plan.refused += 1;
+                PLAN.set(plan);
+                return std::ptr::null_mut();
+            }
+        }
+        plan.count(layout.size(), 1);
+        PLAN.set(plan);
+        // SAFETY: the caller's promise about the layout is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        let mut plan = PLAN.get();
+        plan.count(layout.size(), -1);
+        PLAN.set(plan);
+        // SAFETY: the caller's promise about both is passed on; all memory is the system's.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Refusing = Refusing;
+
+/// What became of the allocations of one operation.
+struct Outcome<R> {
+    result: R,
+    asked: usize,
+    refused: usize,
+}
+
+/// Runs `operation` while the `k`-th allocation is refused, and those behind it if `for_good`.
+fn refusing<R>(k: usize, for_good: bool, operation: impl FnOnce() -> R) -> Outcome<R> {
+    let plan = PLAN.get();
+    PLAN.set(Plan { armed: true, refuse_at: k, for_good, asked: 0, refused: 0, ..plan });
+    let result = operation();
+    let mut plan = PLAN.get();
+    plan.armed = false;
+    PLAN.set(plan);
+    Outcome { result, asked: plan.asked, refused: plan.refused }
+}
+
+/// How many allocations `operation` makes.
+fn allocations(operation: impl FnOnce()) -> usize {
+    refusing(usize::MAX, false, operation).asked
+}
+
+/// Uses both dependencies once, so that neither has anything of this thread's own left to make.
+fn warm_up() {
+    let map = CodeMap::new();
+    drop(map.register(1..2, ()).expect("free"));
+    drop(map.snapshot());
+    map.synchronize();
+}
+
+fn without_age(stats: Stats) -> String {
+    let text = stats.to_string();
+    text.split(" oldest").next().unwrap_or_default().to_owned()
+}
+
+type Map<'t> = CodeMap<Tracked<'t>>;
+
+fn id_at(map: &Map<'_>, pc: usize) -> Option<usize> {
+    map.lookup(pc, |hit| hit.value().id())
+}
+
+/// A map with three leaked ranges, brought to sequence number `publications`.
+fn populated(tally: &Tally, publications: u64) -> Map<'_> {
+    let map = CodeMap::new();
+    for i in 1..=3 {
+        map.register(i * 0x1000..i * 0x1000 + 0x100, tally.track(i)).expect("free").leak();
+    }
+    while map.stats().publications + 2 <= publications {
+        drop(map.register(0x9000..0x9100, tally.track(9)).expect("free"));
+    }
+    if map.stats().publications < publications {
+        map.register(0x9000..0x9100, tally.track(9)).expect("free").leak();
+    }
+    assert_eq!(map.stats().publications, publications);
+    map
+}
+
+/// Everything about the map that a refused write must leave as it is.
+fn picture(map: &Map<'_>) -> (String, Vec<(CodeRange, usize)>, Vec<Option<usize>>) {
+    let view = map.snapshot();
+    let rows = view.iter().map(|code| (code.range(), code.value().id())).collect();
+    let found = (0..0xa0).map(|page| id_at(map, page * 0x100)).collect();
+    (without_age(map.stats()), rows, found)
+}
+
+/// Runs `one` for every k, once and for good, until a run meets no refusal. `one` is told k and
+/// gives what [`refusing`] gave; counts refusals and those that were reported as errors.
+fn each_refusal(name: &str, one: impl Fn(usize, bool) -> Outcome<bool>) {
+    for for_good in [false, true] {
+        let (mut refusals, mut errors) = (0, 0);
+        for k in 1.. {
+            let outcome = one(k, for_good);
+            if outcome.refused == 0 {
+                assert!(outcome.result, "{name}: no allocation was refused, and still an error");
+                assert!(outcome.asked < k);
+                break;
+            }
+            refusals += 1;
+            errors += usize::from(!outcome.result);
+        }
+        println!("{name}, for good: {for_good}: {refusals} refusals, {errors} not ridden out");
+        assert_ne!(refusals, 0, "{name}: nothing was refused, nothing was tested");
+    }
+}
+
+#[test]
+fn register_the_first_range() {
+    warm_up();
+    each_refusal("first register", |k, for_good| {
+        let tally = Tally::new();
+        let map = CodeMap::new();
+        let value = tally.track(7);
+        let Outcome { result, asked, refused } =
+            refusing(k, for_good, || map.register(0x5000..0x5100, value));
+        let success = match result {
+            Ok(registration) => {
+                assert_eq!(id_at(&map, 0x50ff), Some(7));
+                drop(registration);
+                true
+            }
+            Err(error) => {
+                assert_eq!((error.reason, error.value.id()), (Refused::OutOfMemory, 7));
+                assert_eq!((map.stats().publications, map.stats().entries), (0, 0));
+                assert_eq!(id_at(&map, 0x5000), None);
+                drop(error);
+                assert_eq!(tally.alive(), 0);
+                // And with memory it works.
+                drop(map.register(0x5000..0x5100, tally.track(8)).expect("free"));
+                false
+            }
+        };
+        map.synchronize();
+        assert_eq!((tally.alive(), map.stats().retired), (0, 0));
+        Outcome { result: success, asked, refused }
+    });
+}
+
+/// One register on a map at `publications`, with the `k`-th allocation refused.
+fn refuse_a_register(publications: u64, k: usize, for_good: bool) -> Outcome<bool> {
+    let tally = Tally::new();
+    let map = populated(&tally, publications);
+    let before = (picture(&map), tally.alive());
+    let value = tally.track(7);
+    let Outcome { result, asked, refused } =
+        refusing(k, for_good, || map.register(0x5000..0x5100, value));
+    let success = match result {
+        Ok(registration) => {
+            assert_eq!(id_at(&map, 0x50ff), Some(7));
+            drop(registration);
+            true
+        }
+        Err(error) => {
+            assert_eq!((error.reason, error.value.id()), (Refused::OutOfMemory, 7));
+            drop(error);
+            assert_eq!((picture(&map), tally.alive()), before);
+            drop(map.register(0x5000..0x5100, tally.track(8)).expect("free"));
+            false
+        }
+    };
+    assert_eq!(id_at(&map, 0x5000), None);
+    map.synchronize();
+    assert_eq!((tally.alive(), map.stats().retired), (map.stats().entries, 0));
+    Outcome { result: success, asked, refused }
+}
+
+#[test]
+fn register() {
+    warm_up();
+    each_refusal("register", |k, for_good| refuse_a_register(4, k, for_good));
+}
+
+#[test]
+fn register_where_garbage_is_taken_out() {
+    warm_up();
+    let tally = Tally::new();
+    let map = populated(&tally, WRITES_PER_RECLAIM - 2);
+    let own = allocations(|| map.register(0x5000..0x5100, tally.track(7)).expect("free").leak());
+    let all = allocations(|| map.register(0x6000..0x6100, tally.track(7)).expect("free").leak());
+    assert!(own < all, "the second write takes out garbage, which takes memory");
+    for k in 1..=own {
+        for for_good in [false, true] {
+            let outcome = refuse_a_register(WRITES_PER_RECLAIM - 1, k, for_good);
+            assert_eq!((outcome.result, outcome.asked), (false, k), "its own allocations");
+        }
+    }
+    println!("register with garbage: {own} of {all} allocations come before the publication");
+}
+
+#[test]
+fn register_all() {
+    warm_up();
+    for count in [1, 2, 5, 40] {
+        each_refusal(&format!("register_all of {count}"), |k, for_good| {
+            let tally = Tally::new();
+            let map = populated(&tally, 4);
+            let before = (picture(&map), tally.alive());
+            let ranges = (0..count).rev().map(|i| (0x5000 + i * 16..0x5000 + i * 16 + 16, i));
+            let items: Vec<_> = ranges.map(|(range, i)| (range, tally.track(100 + i))).collect();
+            let ids: Vec<_> = items.iter().map(|(_, value)| value.id()).collect();
+            let Outcome { result, asked, refused } =
+                refusing(k, for_good, || map.register_all(items));
+            let success = match result {
+                Ok(registrations) => {
+                    assert!(registrations.iter().map(|r| r.value().id()).eq(ids));
+                    assert_eq!(map.stats().publications, 5);
+                    map.unregister_all(registrations).wait();
+                    true
+                }
+                Err(error) => {
+                    assert_eq!(error.reason, Refused::OutOfMemory);
+                    let mut back: Vec<_> = error.values.iter().map(Tracked::id).collect();
+                    back.extend(error.rest.map(|(_, value)| value.id()));
+                    assert_eq!(back, ids, "everything comes back, in order");
+                    drop(error.values);
+                    assert_eq!((picture(&map), tally.alive()), before);
+                    false
+                }
+            };
+            map.synchronize();
+            assert_eq!((tally.alive(), map.stats().retired), (map.stats().entries, 0));
+            Outcome { result: success, asked, refused }
+        });
+    }
+}
+
+/// Unregisters two of four ranges by `way` with the `k`-th allocation refused; success if it was
+/// done by a publication.
+fn refuse_an_unregister<'t>(
+    tally: &'t Tally,
+    map: &Map<'t>,
+    k: usize,
+    for_good: bool,
+    way: impl FnOnce(&Map<'t>, Vec<Registration<'_, Tracked<'t>>>),
+) -> Outcome<bool> {
+    let items = (0..4).map(|i| (0x5000 + i * 16..0x5000 + i * 16 + 16, tally.track(100 + i)));
+    let mut stays = map.register_all(items).expect("free");
+    let goes = vec![stays.remove(2), stays.remove(0)];
+    map.synchronize();
+    let (alive, dropped) = (tally.alive(), tally.dropped());
+    let before = map.stats();
+    let kept = map.snapshot();
+    let reader = map.enter();
+    let hit = reader.lookup(0x5005_usize).expect("registered");
+
+    let outcome = refusing(k, for_good, || way(map, goes));
+
+    let expected = [None, Some(101), None, Some(103)];
+    let published = map.stats().publications != before.publications;
+    let check = |when| {
+        for (i, expected) in (0..).zip(expected) {
+            let pcs = [0x5000 + i * 16, 0x500f + i * 16];
+            assert_eq!(pcs.map(|pc| id_at(map, pc)), [expected; 2], "{when}");
+            let view = map.snapshot();
+            assert_eq!(
+                pcs.map(|pc| view.find(pc).map(|c| c.value().id())),
+                [expected; 2],
+                "{when}"
+            );
+        }
+        let stats = map.stats();
+        assert_eq!(stats.entries, before.entries - 2, "{when}: {stats}");
+        assert_eq!(map.snapshot().len(), before.entries - 2, "{when}");
+    };
+    check("at once");
+    // Nobody destroys what a reader holds, whichever way it went.
+    assert!(!map.reclaim().is_empty());
+    assert_eq!((hit.value().id(), tally.dropped()), (100, dropped));
+    check("after a reclaim");
+    // The same range is free again.
+    let again = map.register(0x5000..0x5010, tally.track(200)).expect("free again");
+    assert_eq!(id_at(map, 0x5005), Some(200));
+    drop(again);
+    check("after a registration at the same place");
+    drop(reader);
+    map.synchronize();
+    assert_eq!(tally.alive(), alive, "the snapshot still shows them");
+    drop(kept);
+    assert_eq!(tally.alive(), alive - 2, "dropped, and each once");
+    let stats = map.stats();
+    assert_eq!((stats.retired, stats.retired_bytes), (0, 0), "{stats}");
+    check("in the end");
+    drop(stays);
+    map.synchronize();
+    assert_eq!(tally.alive(), map.stats().entries);
+    Outcome { result: published, asked: outcome.asked, refused: outcome.refused }
+}
+
+#[test]
+fn unregister() {
+    warm_up();
+    each_refusal("unregister", |k, for_good| {
+        let tally = Tally::new();
+        let map = populated(&tally, 4);
+        refuse_an_unregister(&tally, &map, k, for_good, |_, goes| {
+            goes.into_iter().for_each(|registration| {
+                registration.unregister();
+            });
+        })
+    });
+    each_refusal("drop", |k, for_good| {
+        let tally = Tally::new();
+        let map = populated(&tally, 4);
+        refuse_an_unregister(&tally, &map, k, for_good, |_, goes| drop(goes))
+    });
+    each_refusal("unregister by key", |k, for_good| {
+        let tally = Tally::new();
+        let map = populated(&tally, 4);
+        refuse_an_unregister(&tally, &map, k, for_good, |map, goes| {
+            for registration in goes {
+                assert!(map.unregister(registration.into_key()).is_ok());
+            }
+        })
+    });
+}
+
+#[test]
+fn unregister_all() {
+    warm_up();
+    each_refusal("unregister_all", |k, for_good| {
+        let tally = Tally::new();
+        let map = populated(&tally, 4);
+        refuse_an_unregister(&tally, &map, k, for_good, |map, goes| {
+            map.unregister_all(goes);
+        })
+    });
+}
+
+#[test]
+fn unregister_where_garbage_is_taken_out() {
+    warm_up();
+    // One publication before it for the batch of four, and one for taking out two of them.
+    let run = |publications: u64, k| {
+        let tally = Tally::new();
+        let map = populated(&tally, publications - 2);
+        refuse_an_unregister(&tally, &map, k, true, |map, goes| {
+            map.unregister_all(goes);
+        })
+    };
+    let own = run(WRITES_PER_RECLAIM - 1, usize::MAX).asked;
+    let all = run(WRITES_PER_RECLAIM, usize::MAX).asked;
+    assert!(own < all, "the second takes out garbage, which takes memory");
+    for k in 1..=own {
+        assert_ne!(run(WRITES_PER_RECLAIM, k).refused, 0);
+    }
+    println!("unregister_all with garbage: {own} of {all} allocations before the publication");
+}
+
+#[test]
+fn a_large_batch_without_memory_to_collect_it() {
+    warm_up();
+    let tally = Tally::new();
+    let map = populated(&tally, 3);
+    let before = tally.alive();
+    // From none at all to some: the batch is taken in parts. (Without memory for a version nothing
+    // is published, so no garbage is taken out either.)
+    for k in 1..6 {
+        let items = (0..100).map(|i| (0x5000 + i * 16..0x5000 + i * 16 + 16, tally.track(i)));
+        let batch = map.register_all(items).expect("free");
+        let outcome = refusing(k, true, || map.unregister_all(batch));
+        assert_ne!(outcome.refused, 0);
+        for pc in 0x5000..0x5000 + 1600_usize {
+            assert_eq!(id_at(&map, pc), None);
+        }
+        assert_eq!(map.stats().entries, 3);
+        let mut retirement = outcome.result;
+        assert!(!format!("{retirement:?}").is_empty());
+        assert!((0..100).any(|_| retirement.is_complete()), "no reader is inside");
+        map.synchronize();
+        assert_eq!(tally.alive(), before);
+    }
+}
+
+#[test]
+fn a_retirement_of_buried_code_knows_its_readers() {
+    warm_up();
+    let tally = Tally::new();
+    let map = populated(&tally, 3);
+    let code = map.register(0x5000..0x5100, tally.track(7)).expect("free");
+    let reader = map.enter();
+    let hit = reader.lookup(0x5000_usize).expect("registered");
+    let outcome = refusing(1, true, || code.unregister());
+    assert_ne!(outcome.refused, 0);
+    let mut retirement = outcome.result;
+    assert!(reader.lookup(0x5000_usize).is_none(), "no new lookup, in no version");
+    for _ in 0..20 {
+        assert!(!retirement.is_complete());
+    }
+    assert_eq!(hit.value().id(), 7);
+    drop(reader);
+    assert!((0..100).any(|_| retirement.is_complete()));
+    assert_eq!(tally.dropped(), 1);
+    retirement.wait();
+}
+
+#[test]
+fn errors_other_than_memory_are_still_told_when_memory_is_short() {
+    warm_up();
+    let tally = Tally::new();
+    let map = populated(&tally, 3);
+    each_refusal("conflict", |k, for_good| {
+        let value = tally.track(7);
+        let outcome = refusing(k, for_good, || map.register(0x1080..0x1180, value));
+        let error = outcome.result.expect_err("0x1000..0x1100 is taken");
+        assert_eq!(error.value.id(), 7);
+        let overlap = matches!(error.reason, Refused::Overlap { .. });
+        assert!(overlap || error.reason == Refused::OutOfMemory);
+        Outcome { result: overlap, asked: outcome.asked, refused: outcome.refused }
+    });
+    let mut registration = None;
+    let value = tally.track(7);
+    let outcome = refusing(1, true, || registration = map.register(5..5, value).ok());
+    assert_eq!((registration.is_none(), outcome.refused), (true, 1), "even an empty one is held");
+}
+
+#[test]
+fn nothing_is_left_when_a_map_goes() {
+    warm_up();
+    let before = PLAN.get().live_bytes;
+    let mut peak = 0;
+    for pending in [0, 1, 15, 16, 17, 100] {
+        let tally = Tally::new();
+        let map = populated(&tally, 4);
+        let reader = map.enter();
+        for i in 0..pending {
+            let batch = (0..10).map(|j| (0x5000 + j * 16..0x5000 + j * 16 + 16, tally.track(i)));
+            let mut batch = map.register_all(batch).expect("free");
+            let one = batch.pop().expect("ten");
+            assert!(map.unregister(one.into_key()).is_ok());
+            map.unregister_all(batch);
+            refusing(1, true, || drop(map.register(0x100..0x101, tally.track(i))));
+        }
+        assert!(map.register(0x1000..0x1001, tally.track(1)).is_err());
+        drop(reader);
+        if pending % 2 == 1 {
+            let _ = map.reclaim();
+        }
+        let view = map.snapshot();
+        peak = peak.max(PLAN.get().live_bytes - before);
+        drop(map);
+        drop(view);
+        assert_eq!(tally.alive(), 0);
+        assert_eq!(PLAN.get().live_bytes, before, "with {pending} rounds of garbage");
+    }
+    println!("{peak} bytes at the most, and none afterwards");
+    assert!(peak > 0);
+}
+
+#[test]
+fn retired_bytes_are_what_is_freed() {
+    warm_up();
+    let tally = Tally::new();
+    let map = populated(&tally, 4);
+    map.synchronize();
+    let reader = map.enter();
+    for i in 0..20 {
+        drop(map.register(0x5000..0x5100, tally.track(i)).expect("free"));
+    }
+    let retired = map.stats().retired_bytes;
+    let before = PLAN.get().live_bytes_in_small_blocks;
+    drop(reader);
+    map.synchronize();
+    let freed = before - PLAN.get().live_bytes_in_small_blocks;
+    println!("{retired} bytes were said to wait, {freed} were freed");
+    assert_eq!(freed, retired as isize);
+}
