@@ -41,7 +41,12 @@ pub struct CodeMap<T: Send + Sync> {
 
 impl<T: Send + Sync> CodeMap<T> {
     const_fn! {
-        /// An empty map. Constant time, no allocation.
+        /// An empty map. Constant time, no allocation, no errors, no panics; signal-safe.
+        ///
+        /// ```
+        /// static CODE: pcmap::CodeMap<u32> = pcmap::CodeMap::new();
+        /// assert_eq!(CODE.stats().entries, 0);
+        /// ```
         pub fn new() -> Self {
             Self { index: Index::new() }
         }
@@ -159,7 +164,16 @@ impl<T: Send + Sync> CodeMap<T> {
         }
     }
 
-    /// Unregisters what [`Registration::into_key`] took apart; as [`Registration::unregister`].
+    /// Unregisters what [`Registration::into_key`] took apart; costs and promises what
+    /// [`Registration::unregister`] does.
+    ///
+    /// ```
+    /// let map = pcmap::CodeMap::new();
+    /// let key = map.register(0x1000..0x2000, "code").unwrap().into_key();
+    /// let elsewhere = pcmap::CodeMap::new();
+    /// let key = elsewhere.unregister(key).unwrap_err().key;
+    /// map.unregister(key).expect("a key of this map").wait();
+    /// ```
     ///
     /// # Errors
     ///
@@ -251,6 +265,15 @@ impl<T: Send + Sync> CodeMap<T> {
 
     /// Enters a read section for several lookups: a stack walk.
     ///
+    /// ```
+    /// let map = pcmap::CodeMap::new();
+    /// let _held = map.register(0x1000..0x2000, "code").unwrap();
+    /// let reader = map.enter();
+    /// let names: Vec<_> =
+    ///     [0x1004, 0x1f00].iter().filter_map(|&pc| reader.lookup(pc)).map(|hit| *hit.value()).collect();
+    /// assert_eq!(names, ["code", "code"]);
+    /// ```
+    ///
     /// **Cost**: an atomic addition and a fence; another addition when the reader is dropped.
     /// **Progress**: wait-free. **Errors, panics**: none. **Signal-safe**: yes, as
     /// [`CodeMap::lookup`].
@@ -260,6 +283,14 @@ impl<T: Send + Sync> CodeMap<T> {
     }
 
     /// An owned view of the map as it is now.
+    ///
+    /// ```
+    /// let map = pcmap::CodeMap::new();
+    /// let held = map.register(0x1000..0x2000, "code").unwrap();
+    /// let view = map.snapshot();
+    /// drop(held);
+    /// assert_eq!((view.len(), map.snapshot().len()), (1, 0));
+    /// ```
     ///
     /// **Cost**: constant, with a reference count. **Progress**: lock-free. **Errors, panics**:
     /// none (arc-swap aborts without memory for a thread's first use). **Signal-safe**: no.
@@ -300,6 +331,14 @@ impl<T: Send + Sync> CodeMap<T> {
     }
 
     /// Waits until everything retired before the call is destroyed.
+    ///
+    /// ```
+    /// let map = pcmap::CodeMap::new();
+    /// let value = std::sync::Arc::new("code");
+    /// drop(map.register(0x1000..0x2000, value.clone()).unwrap());
+    /// map.synchronize();
+    /// assert_eq!(std::sync::Arc::strong_count(&value), 1);
+    /// ```
     ///
     /// So when it returns no reader holds what was unregistered before, and every value of that
     /// was dropped, unless an owned [`Snapshot`] still shows it (or a thread in the midst of a call

@@ -94,6 +94,12 @@ impl<'m, T: Send + Sync> Registration<'m, T> {
 
     /// Leaves the code registered until the map is dropped (for a `static` map: for good).
     ///
+    /// ```
+    /// let map = pcmap::CodeMap::new();
+    /// map.register(0x1000..0x2000, "built in").unwrap().leak();
+    /// assert!(map.lookup(0x1000, |_| ()).is_some());
+    /// ```
+    ///
     /// Constant time, wait-free, no errors. Not signal-safe if the range is empty: the value,
     /// which is no entry of the map, is dropped here.
     pub fn leak(self) {
