@@ -155,7 +155,8 @@ mod tests {
             let used = readers.iter().filter(|&&readers| readers != 0).count();
             let most = readers.iter().max().expect("there are shards");
             println!("{threads} threads on {used} of {SHARDS} shards, at most {most} on one");
-            assert!(used >= threads.min(SHARDS) / 2, "{readers:?}");
+            // Half as many as chance would use would be a broken hash.
+            assert!(used >= threads.min(SHARDS) / 4, "{readers:?}");
         }
     }
 }
