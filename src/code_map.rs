@@ -18,7 +18,7 @@ use core::time::Duration;
 /// A concurrent map from address ranges to values, looked up in signal handlers.
 ///
 /// Usable as a `static`, and just as well as a value: maps do not disturb each other, and one that
-/// is dropped frees everything at once. A map is a little over 8 KiB (its read counts).
+/// is dropped frees everything at once (but the rest of it, if a value's destructor panics then). A map is a little over 8 KiB (its read counts).
 ///
 /// ```
 /// use pcmap::CodeMap;
@@ -177,7 +177,8 @@ impl<T: Send + Sync> CodeMap<T> {
     ///
     /// # Errors
     ///
-    /// [`WrongMap`] with the key, if it is of another map; nothing has changed.
+    /// [`WrongMap`] with the key, if it is of another map; nothing has changed. (An empty range is
+    /// no entry of any map, and its key is good for all.)
     pub fn unregister(&self, key: RegistrationKey<T>) -> Result<Retirement<'_, T>, WrongMap<T>> {
         let entry = key.entry_of(self.id()).map_err(|key| WrongMap { key })?;
         Ok(self.remove([entry]))
@@ -317,9 +318,11 @@ impl<T: Send + Sync> CodeMap<T> {
     /// fork left behind were reading holds back nothing new (see [`CodeMap::synchronize`]).
     ///
     /// **Cost**: O(what is destroyed), and a look at 64 cache lines a few times. **Progress**:
-    /// lock-free. **Errors**: none (without memory for the collector the process aborts).
+    /// lock-free. **Errors**: none (without memory for the collector, or for arc-swap's node at a
+    /// thread's first use, the process aborts).
     /// **Panics**: if a value's destructor does; what else was to be destroyed is left to the next
-    /// call. **Signal-safe**: no. Called from a value's destructor it leaves what is ready to the
+    /// call. **Signal-safe**: no. A thread that is stopped in the midst of it makes every such call
+    /// leave a few KiB behind until it goes on. Called from a value's destructor it leaves what is ready to the
     /// call under way.
     pub fn reclaim(&self) -> Remaining {
         self.index.reclaim();
@@ -346,7 +349,8 @@ impl<T: Send + Sync> CodeMap<T> {
     ///
     /// In a child of `fork`, what readers may hold that entered before the child's first write,
     /// [`CodeMap::reclaim`] or `synchronize` is kept, but not waited for: most of them are threads
-    /// that do not exist there, and they cannot be told from those that do. So a child that goes on
+    /// that do not exist there, and they cannot be told from those that do. Nor is it waited for
+    /// what other threads of the parent were destroying. So a child that goes on
     /// with several threads, or forked inside a section, is to call `reclaim` before it starts
     /// them, and not to wait for what that section holds.
     ///
@@ -361,7 +365,8 @@ impl<T: Send + Sync> CodeMap<T> {
     /// Figures: entries, publications, garbage and how long it has waited.
     ///
     /// **Cost**: constant; O(n) while code is buried that was unregistered without memory.
-    /// **Progress**: lock-free. **Errors, panics**: none (crossbeam-epoch aborts without memory).
+    /// **Progress**: lock-free. **Errors, panics**: none (without memory for the collector the
+    /// process aborts).
     /// **Signal-safe**: no.
     pub fn stats(&self) -> Stats {
         let figures = Stats {

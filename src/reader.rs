@@ -70,7 +70,8 @@ impl<T: fmt::Debug> fmt::Debug for Hit<'_, T> {
 /// A read section: several lookups in the same version of the map, for walking a stack.
 ///
 /// From [`CodeMap::enter`](crate::CodeMap::enter); dropping it leaves the section. All its lookups
-/// answer from the version that was published when it was entered. Nothing that they can find is
+/// answer from the version that was published when it was entered (but for code that is unregistered
+/// without memory for the next version: that disappears at once). Nothing that they can find is
 /// destroyed while it lives, so hold it for a walk, not for good: retired versions pile up
 /// meanwhile (registration and lookup go on). One that is never dropped, because the closure it
 /// lives in was left by `siglongjmp` or it was forgotten, holds them back for the life of the map.

@@ -177,8 +177,8 @@ impl<'m, T: Send + Sync> Retirement<'m, T> {
         Self { map, settling }
     }
 
-    /// Whether nobody can hold the code any more, and the map has let go of its value; in a child
-    /// of `fork`, with the exception that [`CodeMap::synchronize`] states.
+    /// Whether no reader can hold the code any more, and the map has let go of its value, with the
+    /// exceptions that [`CodeMap::synchronize`] states.
     ///
     /// Takes out garbage as [`CodeMap::reclaim`] does, so asking again and again gets there once
     /// readers have left. An owned [`Snapshot`](crate::Snapshot) that shows the code is not waited

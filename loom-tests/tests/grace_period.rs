@@ -50,7 +50,7 @@ impl World {
             published: AtomicPtr::new(ptr::null_mut()),
             items: [Item::new(1), Item::new(2), Item::new(3)],
         });
-        world.sections.follow_fork(); // the domain belongs to this process
+        world.sections.follow_fork().expect("memory"); // the domain belongs to this process
         world.publish(0);
         world
     }
@@ -227,7 +227,7 @@ pub(crate) fn a_reader_against_a_change_of_domain() {
             let world = world.clone();
             move || world.read(nothing, nothing)
         });
-        world.sections.follow_fork();
+        world.sections.follow_fork().expect("memory");
         let (section, _) = world.sections.enter(|| ());
         let born = section.first_epoch();
         assert_ne!(born, 0, "the domain changed");
@@ -247,11 +247,11 @@ pub(crate) fn two_threads_follow_a_fork() {
         let other = thread::spawn({
             let world = world.clone();
             move || {
-                world.sections.follow_fork();
+                world.sections.follow_fork().expect("memory");
                 world.read(nothing, nothing);
             }
         });
-        world.sections.follow_fork();
+        world.sections.follow_fork().expect("memory");
         let (section, _) = world.sections.enter(|| ());
         assert_ne!(section.first_epoch(), 0, "in the new domain");
         drop(section);
@@ -266,7 +266,7 @@ fn a_lost_reader_holds_back_what_is_older_than_the_fork_only() {
         let world = World::new();
         std::mem::forget(world.sections.enter(|| ()).0);
         fork();
-        world.sections.follow_fork();
+        world.sections.follow_fork().expect("memory");
         world.publish(1);
         let old = world.sections.epoch_after_displacement();
         world.publish(2);

@@ -230,8 +230,8 @@ impl<T> Index<T> {
     /// Destroys what is retired and nobody holds, without waiting. Not inside a section of this
     /// map.
     pub(crate) fn reclaim(&self) {
-        self.sections.follow_fork();
-        // If there is no memory, buried entries stay buried.
+        // If there is no memory, the domain stays the old one, and buried entries stay buried.
+        let _ = self.sections.follow_fork();
         let _ = self.tidy();
         if let Some(writing) = self.writing() {
             self.move_cell(writing);
@@ -256,11 +256,11 @@ impl<T> Index<T> {
 
     /// How many entries the newest version holds, without buried ones.
     pub(crate) fn entries(&self) -> usize {
-        let tidy = self.writing().is_none_or(Writing::is_tidy);
+        let buried = |writing: &Writing<T>| writing.buried.load(edge::buried()) != 0;
         let reading = self.enter();
         let slots = reading.version().map_or(&[][..], |version| version.table.slots());
-        if tidy {
-            return slots.len();
+        if !self.writing().is_some_and(buried) {
+            return slots.len(); // none ever
         }
         slots.iter().filter(|slot| !slot.entry.is_buried()).count()
     }
@@ -281,7 +281,7 @@ impl<T> Index<T> {
     /// write of a child of `fork`.
     fn write(&self, change: &Change<'_, T>) -> Result<u64, Refusal> {
         let writing = self.start_writing()?;
-        self.sections.follow_fork();
+        self.sections.follow_fork().map_err(|_| Refusal::OutOfMemory)?;
         let sequence = loop {
             let reading = self.enter();
             let Some(version) = reading.version() else {
@@ -296,6 +296,7 @@ impl<T> Index<T> {
                 Err(refusal) => {
                     // What stands in the way must be found by lookups when the caller is told.
                     self.publish_up_to(newest.sequence);
+                    publication_barrier();
                     return Err(refusal);
                 }
             };
@@ -408,7 +409,7 @@ impl<T> Index<T> {
                     .is_err()
                 {
                     // SAFETY: from `Box::into_raw` above, and handed to nobody.
-                    drop(unsafe { Box::from_raw(made) });
+                    Writing::discard(unsafe { *Box::from_raw(made) });
                 }
                 self.writing().ok_or(Refusal::OutOfMemory)? // never null again
             }
@@ -439,7 +440,16 @@ impl<T> Writing<T> {
             buried: AtomicUsize::new(0),
             tidied: AtomicUsize::new(0),
         };
-        try_box(writing).map_err(|_| Refusal::OutOfMemory)
+        try_box(writing).map_err(|writing| {
+            Self::discard(writing);
+            Refusal::OutOfMemory
+        })
+    }
+
+    /// Drops what was never installed, with the chain of one version that it began.
+    fn discard(self) {
+        // SAFETY: (`Reclamation::finish`) 1. consumed; 2. nobody else has seen it.
+        unsafe { self.reclamation.finish() };
     }
 
     /// Whether a version without everything that was buried so far is linked.
@@ -457,7 +467,8 @@ impl<T> Drop for Index<T> {
         let writing = self.writing.load(edge::installed());
         // SAFETY: null or from `Box::into_raw` in `start_writing`; freed below.
         if let Some(writing) = unsafe { writing.as_ref() } {
-            // SAFETY: (`Reclamation::finish`) 1. here only; 2. calls and sections borrow the map.
+            // SAFETY: (`Reclamation::finish`) 1. here only, but for what was never installed; 2.
+            // calls and sections borrow the map.
             unsafe { writing.reclamation.finish() };
         }
         if !writing.is_null() {

@@ -19,6 +19,11 @@ use core::ptr;
 const STRETCHES: usize = 4;
 const STRETCH: u64 = 64;
 
+/// How often a child tries to carry on with its parent's collector, and with how many flushes:
+/// crossbeam's epoch must advance twice before it runs what was deferred.
+const HELP: u64 = 8;
+const ADVANCES: usize = 3;
+
 /// Which stretches of the ring were seen empty.
 pub(crate) type SeenEmpty = [bool; STRETCHES];
 
@@ -37,6 +42,8 @@ pub(crate) struct ProcessCollector<T> {
     pub(crate) flying: Statistic,
     pub(crate) flying_bytes: Statistic,
     pub(crate) flying_since: Statistic,
+    /// How often a child has tried to carry on with it.
+    helped: Statistic,
     /// That of the process this one was forked from, or null.
     previous: *mut ProcessCollector<T>,
 }
@@ -94,6 +101,7 @@ impl<T> ProcessCollector<T> {
             flying: Statistic::new(0),
             flying_bytes: Statistic::new(0),
             flying_since: Statistic::new(0),
+            helped: Statistic::new(0),
             previous,
         }
     }
@@ -221,14 +229,15 @@ impl<T> ProcessCollectors<T> {
     }
 
     /// Lets the collectors of the processes this one was forked from carry on, if the threads they
-    /// wait for are not among those that the fork left behind.
+    /// wait for are not among those that the fork left behind. Tried a few times: a collector that
+    /// waits for such a thread only grows.
     pub(crate) fn help_parents(&self, process: &ProcessCollector<T>, destroyed: &Statistic) {
         let mut parent = process.previous;
         // SAFETY: null or from `Box::into_raw` in `current`; freed by `drop` only.
         while let Some(process) = unsafe { parent.as_ref() } {
-            if process.is_flying() {
+            if process.is_flying() && process.helped.fetch_add(1, edge::statistic()) < HELP {
                 let participant = process.collector.register();
-                participant.pin().flush();
+                (0..ADVANCES).for_each(|_| participant.pin().flush());
                 process.destroy_ready(destroyed);
             }
             parent = process.previous;

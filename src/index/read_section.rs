@@ -174,6 +174,10 @@ pub(crate) enum Grace {
     Passed,
 }
 
+/// There is no memory for a domain of this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoMemory;
+
 /// The sections of one map: its current domain and those of the processes it was forked from.
 pub(crate) struct ReadSections {
     /// The newest domain. Null: `first`, and no write was made yet; [`CLAIMED`]: `first`.
@@ -290,14 +294,14 @@ impl ReadSections {
 
     /// Starts a domain of its own for a process that was forked since the last write.
     ///
-    /// Lock-free. Without memory for it the old domain stays: correct, but readers lost in the
-    /// fork keep holding garbage back until a later call succeeds.
-    pub(crate) fn follow_fork(&self) {
+    /// Lock-free. Without memory for it the old domain stays, and the caller must not write: what
+    /// readers of this process then hold from the old domain would not be waited for later.
+    pub(crate) fn follow_fork(&self) -> Result<(), NoMemory> {
         let generation = fork_generation();
         let newest = self.newest.load(edge::read_domain());
         let current = self.domain_at(newest);
         if !newest.is_null() && current.generation.load(edge::claim_domain()) == generation {
-            return;
+            return Ok(());
         }
         // Before the first call of all nothing was published, so the inline domain can be taken as
         // it is, unless a count shows that a reader may have been lost in a fork before.
@@ -307,11 +311,10 @@ impl ReadSections {
             CLAIMED
         } else {
             let first_epoch = current.first_epoch.checked_add(EPOCHS_PER_DOMAIN);
-            let Some(first_epoch) = first_epoch else { return }; // 65,535 forks deep
-            match try_box(Domain::new(first_epoch, generation, newest)) {
-                Ok(domain) => Box::into_raw(domain),
-                Err(_) => return,
-            }
+            let first_epoch = first_epoch.ok_or(NoMemory)?; // 65,535 forks deep
+            Box::into_raw(
+                try_box(Domain::new(first_epoch, generation, newest)).map_err(|_| NoMemory)?,
+            )
         };
         // Ordering [switch_domain]: Release; pairs with Acquire in `domain`.
         //   seen:   the domain is whole;
@@ -322,6 +325,7 @@ impl ReadSections {
             // SAFETY: from `Box::into_raw` above, and handed to nobody.
             drop(unsafe { Box::from_raw(next) });
         }
+        Ok(())
     }
 }
 

@@ -257,18 +257,19 @@ impl<T> Reclamation<T> {
 
     /// Defers what was set aside and is no longer held; sets the rest aside again.
     fn take_back(&self, sections: &ReadSections, process: &ProcessCollector<T>, guard: &Guard) {
-        if self.aside.top().is_null() {
+        // The top is the one set aside last, so held by no more domains than the others: if it may
+        // not go, none may. (Not so after nested forks, where some wait for the map's end.)
+        // SAFETY: (`peek_under`) 1. the top of what was set aside, loaded behind the pin.
+        let Some(top) = (unsafe { peek_under(self.aside.top(), guard) }) else { return };
+        if !may_go(sections, top) {
             return;
         }
         let mut raw = self.aside.take_all();
         // SAFETY: (`Stack::unlink`) 1. taken off the stack, with its count, by this thread alone.
         while let Some((version, rest)) = unsafe { Stack::unlink(raw) } {
             raw = rest;
-            self.aside_versions.fetch_sub(1, edge::statistic());
-            self.aside_bytes.fetch_sub(version.weight.load(edge::statistic()), edge::statistic());
-            let tag = version.tag();
-            let passed = tag.is_some_and(|tag| sections.grace(tag, version.born) == Grace::Passed);
-            if passed {
+            let weight = version.weight.load(edge::statistic());
+            if may_go(sections, &version) {
                 let flight = process.board(&version);
                 // SAFETY: (`defer`) 1. taken off the stack; 2. its grace has passed; 3. by our caller,
                 // `reclaim`.
@@ -280,6 +281,8 @@ impl<T> Reclamation<T> {
                     self.set_aside(version, taken);
                 }
             }
+            self.aside_versions.fetch_sub(1, edge::statistic());
+            self.aside_bytes.fetch_sub(weight, edge::statistic());
         }
     }
 
@@ -300,6 +303,11 @@ impl<T> Reclamation<T> {
             raw = version.next();
         }
     }
+}
+
+/// Whether no reader can hold a version that was set aside.
+fn may_go<T>(sections: &ReadSections, version: &Version<T>) -> bool {
+    version.tag().is_some_and(|tag| sections.grace(tag, version.born) == Grace::Passed)
 }
 
 /// The version behind a pointer, as long as the guard lives.
