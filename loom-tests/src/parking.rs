@@ -3,7 +3,7 @@
 //!
 //! When an edge is weakened on purpose, a model may read a block after its destruction. It is to
 //! report that, not to crash: so what is freed inside [`while_parking`] stays allocated, with its
-//! bytes as they were, until [`release`].
+//! bytes as they were, until `release`.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};

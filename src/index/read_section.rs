@@ -110,7 +110,7 @@ impl Domain {
         self.shards.iter().all(|shard| shard.readers[side % 2].load(edge::scan()) == 0)
     }
 
-    /// Whether every reader that was counted here when the caller's last [writer_unlinks] came
+    /// Whether every reader that was counted here when the caller's last `writer_unlinks` came
     /// has left.
     fn has_drained(&self) -> bool {
         // Ordering [scanner_looks]: SeqCst; as in `try_advance`.
