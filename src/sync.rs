@@ -11,7 +11,7 @@ pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsiz
 pub(crate) use crossbeam_epoch::{Collector, Guard};
 
 pub(crate) use crate::sys::barrier::publication_barrier;
-pub(crate) use crate::sys::clock::monotonic_nanos;
+pub(crate) use crate::sys::clock::{monotonic_nanos, pause};
 pub(crate) use crate::sys::destroying::unless_destroying;
 pub(crate) use crate::sys::fork::generation as fork_generation;
 
@@ -65,6 +65,13 @@ pub(crate) const WRITE_PATIENCE: u32 = 2;
 /// and after which `reclaim` does: the epoch must advance three times, crossbeam's twice.
 pub(crate) const RECLAIM_PATIENCE: u32 = 8;
 
+/// Versions on their way from the chain to destruction are counted by stretches of so many, in a
+/// ring of so many counters. Who waits for destruction waits for each counter to be zero once, so
+/// the ring is to be longer than what is under way at a time beside busy writers: it holds 4,096
+/// versions.
+pub(crate) const STRETCH: u64 = 128;
+pub(crate) const STRETCHES: usize = 32;
+
 /// A number that differs between threads, for choosing a shard: the address of a local variable.
 ///
 /// Thread stacks lie megabytes apart, so the bits above the lowest sixteen tell threads apart,
@@ -90,11 +97,6 @@ pub(crate) fn unique_number() -> u64 {
 pub(crate) fn prepare_cell_use() {
     static EMPTY: arc_swap::ArcSwapOption<()> = arc_swap::ArcSwapOption::const_empty();
     drop(EMPTY.load());
-}
-
-/// Lets other threads go on, in the calls that block.
-pub(crate) fn pause(length: core::time::Duration) {
-    std::thread::sleep(length);
 }
 
 /// Marks the life of a counted block. Over loom it reports reads that race with destruction or

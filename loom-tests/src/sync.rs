@@ -25,6 +25,8 @@ pub(crate) const WRITES_PER_RECLAIM: u64 = 1 << 32;
 pub(crate) const LARGE_TABLE: usize = 1 << 32;
 pub(crate) const WRITE_PATIENCE: u32 = 1;
 pub(crate) const RECLAIM_PATIENCE: u32 = 4;
+pub(crate) const STRETCH: u64 = 64;
+pub(crate) const STRETCHES: usize = 4;
 
 thread_local! {
     static WEAKENED: Cell<Option<&'static str>> = const { Cell::new(None) };

@@ -9,23 +9,19 @@ use super::shared::Shared;
 use super::stack::Stack;
 use super::version::{Raw, Version};
 use crate::sync::{
-    AtomicPtr, AtomicUsize, Collector, Guard, Liveness, Statistic, edge, filled, fork_generation,
-    unless_destroying,
+    AtomicPtr, AtomicUsize, Collector, Guard, Liveness, STRETCH, STRETCHES, Statistic, edge,
+    filled, fork_generation, unless_destroying,
 };
 use core::mem::ManuallyDrop;
 use core::ptr;
 
-/// Versions in flight are counted by stretches of [`STRETCH`] in a ring of this many.
-const STRETCHES: usize = 4;
-const STRETCH: u64 = 64;
+/// Which stretches of the ring were seen empty.
+pub(crate) type SeenEmpty = [bool; STRETCHES];
 
 /// How often a child tries to carry on with its parent's collector, and with how many flushes:
 /// crossbeam's epoch must advance twice before it runs what was deferred.
 const HELP: u64 = 8;
 const ADVANCES: usize = 3;
-
-/// Which stretches of the ring were seen empty.
-pub(crate) type SeenEmpty = [bool; STRETCHES];
 
 /// The collector of one process.
 pub(crate) struct ProcessCollector<T> {

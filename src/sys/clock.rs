@@ -1,5 +1,5 @@
-#![expect(unsafe_code, reason = "clock_gettime: `Instant` is not a number that fits an atomic")]
-//! Nanoseconds that never go back, for saying how long garbage has waited.
+#![expect(unsafe_code, reason = "clock_gettime and nanosleep")]
+//! Nanoseconds that never go back, for saying how long garbage has waited; and a pause.
 
 /// Nanoseconds since some moment before this process (`CLOCK_MONOTONIC`); at least 1.
 pub(crate) fn monotonic_nanos() -> u64 {
@@ -7,4 +7,18 @@ pub(crate) fn monotonic_nanos() -> u64 {
     // SAFETY: `now` is a valid place for a timespec; this clock exists on every Unix.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64).max(1)
+}
+
+/// Lets other threads go on for about `length`, in the calls that block; for less if a signal comes.
+///
+/// `std::thread::sleep` goes on sleeping after a signal for what the kernel says remains, which
+/// includes the timer's slack (50 microseconds on Linux): signals that come faster than that, as a
+/// profiler's may, keep it from ever returning.
+pub(crate) fn pause(length: core::time::Duration) {
+    let length = libc::timespec {
+        tv_sec: length.as_secs() as libc::time_t,
+        tv_nsec: length.subsec_nanos() as libc::c_long,
+    };
+    // SAFETY: `length` is a valid timespec, and what remains is not asked for.
+    unsafe { libc::nanosleep(&raw const length, core::ptr::null_mut()) };
 }

@@ -3,7 +3,7 @@
 //! - [`fork`]: a number that differs between a process and its children;
 //! - [`barrier`]: makes a publication visible to threads that were not told of it;
 //! - [`destroying`]: whether this thread is in the midst of destroying garbage;
-//! - [`clock`]: nanoseconds that never go back.
+//! - [`clock`]: nanoseconds that never go back, and a pause that signals end.
 //!
 //! None of them is on the handler's path.
 
