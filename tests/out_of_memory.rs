@@ -183,30 +183,36 @@ fn register_the_first_range() {
     warm_up();
     each_refusal("first register", |k, for_good| {
         let tally = Tally::new();
-        let map = CodeMap::new();
-        let value = tally.track(7);
-        let Outcome { result, asked, refused } =
-            refusing(k, for_good, || map.register(0x5000..0x5100, value));
-        let success = match result {
-            Ok(registration) => {
-                assert_eq!(id_at(&map, 0x50ff), Some(7));
-                drop(registration);
-                true
-            }
-            Err(error) => {
-                assert_eq!((error.reason, error.value.id()), (Refused::OutOfMemory, 7));
-                assert_eq!((map.stats().publications, map.stats().entries), (0, 0));
-                assert_eq!(id_at(&map, 0x5000), None);
-                drop(error);
-                assert_eq!(tally.alive(), 0);
-                // And with memory it works.
-                drop(map.register(0x5000..0x5100, tally.track(8)).expect("free"));
-                false
-            }
+        let before = PLAN.get().live_bytes;
+        let outcome = {
+            let map = CodeMap::new();
+            let value = tally.track(7);
+            let Outcome { result, asked, refused } =
+                refusing(k, for_good, || map.register(0x5000..0x5100, value));
+            let success = match result {
+                Ok(registration) => {
+                    assert_eq!(id_at(&map, 0x50ff), Some(7));
+                    drop(registration);
+                    true
+                }
+                Err(error) => {
+                    assert_eq!((error.reason, error.value.id()), (Refused::OutOfMemory, 7));
+                    assert_eq!((map.stats().publications, map.stats().entries), (0, 0));
+                    assert_eq!(id_at(&map, 0x5000), None);
+                    drop(error);
+                    assert_eq!(tally.alive(), 0);
+                    // And with memory it works.
+                    drop(map.register(0x5000..0x5100, tally.track(8)).expect("free"));
+                    false
+                }
+            };
+            map.synchronize();
+            assert_eq!((tally.alive(), map.stats().retired), (0, 0));
+
+            Outcome { result: success, asked, refused }
         };
-        map.synchronize();
-        assert_eq!((tally.alive(), map.stats().retired), (0, 0));
-        Outcome { result: success, asked, refused }
+        assert_eq!(PLAN.get().live_bytes, before, "what a first write made is freed");
+        outcome
     });
 }
 
