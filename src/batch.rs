@@ -3,19 +3,18 @@
 use crate::error::Refused;
 use crate::index::Index;
 use crate::index::address_range::{CodeRange, RangeError};
-use crate::index::entry::Entry;
-use crate::index::shared::Shared;
+use crate::index::entry::Item;
 
 /// A batch: values in the order they came, then entries made of them, last first.
 pub(crate) struct Batch<T> {
     ranges: Vec<CodeRange>,
     values: Vec<T>,
-    entries: Vec<Shared<Entry<T>>>,
+    items: Vec<Item<T>>,
 }
 
 impl<T> Batch<T> {
     pub(crate) const fn new() -> Self {
-        Self { ranges: Vec::new(), values: Vec::new(), entries: Vec::new() }
+        Self { ranges: Vec::new(), values: Vec::new(), items: Vec::new() }
     }
 
     /// Takes everything from `items`, up to the first invalid range.
@@ -45,32 +44,32 @@ impl<T> Batch<T> {
         results.try_reserve_exact(self.values.len()).map_err(|_| Refused::OutOfMemory)?;
         let mut sorted = Vec::new();
         sorted.try_reserve_exact(self.values.len()).map_err(|_| Refused::OutOfMemory)?;
-        self.entries.try_reserve_exact(self.values.len()).map_err(|_| Refused::OutOfMemory)?;
+        self.items.try_reserve_exact(self.values.len()).map_err(|_| Refused::OutOfMemory)?;
         while let Some(value) = self.values.pop() {
-            match Shared::try_new(Entry::new(self.ranges[self.values.len()], value)) {
-                Ok(entry) => self.entries.push(entry),
-                Err(entry) => {
-                    self.values.push(entry.value);
+            match Item::try_new(self.ranges[self.values.len()], value) {
+                Ok(item) => self.items.push(item),
+                Err(value) => {
+                    self.values.push(value);
                     return Err(Refused::OutOfMemory);
                 }
             }
         }
-        sorted.extend(self.entries.iter().filter(|entry| !entry.range.is_empty()).cloned());
-        sorted.sort_unstable_by_key(|entry| entry.range);
+        sorted.extend(self.items.iter().filter(|item| !item.range.is_empty()).cloned());
+        sorted.sort_unstable_by_key(|item| item.range);
         let sequence = if sorted.is_empty() { 0 } else { index.insert(&sorted)? };
         Ok((sequence, results))
     }
 
     /// The inserted entries, in the order that their ranges came in.
-    pub(crate) fn into_entries(self) -> impl Iterator<Item = Shared<Entry<T>>> {
-        self.entries.into_iter().rev()
+    pub(crate) fn into_items(self) -> impl Iterator<Item = Item<T>> {
+        self.items.into_iter().rev()
     }
 
     /// All values back, in the order they came, of a batch that was not inserted.
     pub(crate) fn into_values(mut self) -> Vec<T> {
         // The values left the vector one by one, so there is room for each.
-        while let Some(entry) = self.entries.pop() {
-            self.values.push(Entry::take_back(entry));
+        while let Some(item) = self.items.pop() {
+            self.values.push(item.take_back());
         }
         self.values
     }

@@ -3,15 +3,14 @@
 use crate::batch::Batch;
 use crate::error::{Refused, RegisterAllError, RegisterError, WrongMap};
 use crate::index::address_range::{CodeRange, Pc, RangeError};
-use crate::index::entry::Entry;
+use crate::index::entry::Item;
 use crate::index::reclamation::Settling;
-use crate::index::shared::Shared;
 use crate::index::{Index, MapId, Removal};
 use crate::reader::{Hit, Reader};
 use crate::registration::{Registration, RegistrationKey, Retirement};
 use crate::snapshot::Snapshot;
 use crate::stats::{Remaining, Stats};
-use crate::sync::{const_fn, monotonic_nanos, pause};
+use crate::sync::{coarse_nanos, const_fn, pause};
 use core::fmt;
 use core::time::Duration;
 
@@ -94,24 +93,20 @@ impl<T: Send + Sync> CodeMap<T> {
                 return Err(RegisterError { reason: Refused::InvalidRange(error.into()), value });
             }
         };
-        let entry = match Shared::try_new(Entry::new(range, value)) {
-            Ok(entry) => [entry],
-            Err(entry) => {
-                return Err(RegisterError { reason: Refused::OutOfMemory, value: entry.value });
-            }
+        let item = match Item::try_new(range, value) {
+            Ok(item) => [item],
+            Err(value) => return Err(RegisterError { reason: Refused::OutOfMemory, value }),
         };
         // An empty range is no entry, and of no version.
-        let inserted = if range.is_empty() { Ok(0) } else { self.index.insert(&entry) };
-        let [entry] = entry;
+        let inserted = if range.is_empty() { Ok(0) } else { self.index.insert(&item) };
+        let [item] = item;
         match inserted {
             Ok(sequence) => {
-                let registration = Registration::new(self, entry);
+                let registration = Registration::new(self, item);
                 self.tend(sequence);
                 Ok(registration)
             }
-            Err(refusal) => {
-                Err(RegisterError { reason: refusal.into(), value: Entry::take_back(entry) })
-            }
+            Err(refusal) => Err(RegisterError { reason: refusal.into(), value: item.take_back() }),
         }
     }
 
@@ -155,8 +150,8 @@ impl<T: Send + Sync> CodeMap<T> {
         let mut batch = Batch::new();
         match batch.fill(&mut rest).and_then(|()| batch.insert_into(&self.index)) {
             Ok((sequence, mut registrations)) => {
-                let entries = batch.into_entries();
-                registrations.extend(entries.map(|entry| Registration::new(self, entry)));
+                let items = batch.into_items();
+                registrations.extend(items.map(|item| Registration::new(self, item)));
                 self.tend(sequence);
                 Ok(registrations)
             }
@@ -180,8 +175,8 @@ impl<T: Send + Sync> CodeMap<T> {
     /// [`WrongMap`] with the key, if it is of another map; nothing has changed. (An empty range is
     /// no entry of any map, and its key is good for all.)
     pub fn unregister(&self, key: RegistrationKey<T>) -> Result<Retirement<'_, T>, WrongMap<T>> {
-        let entry = key.entry_of(self.id()).map_err(|key| WrongMap { key })?;
-        Ok(self.remove([entry]))
+        let item = key.item_of(self.id()).map_err(|key| WrongMap { key })?;
+        Ok(self.remove([item]))
     }
 
     /// Unregisters many ranges in one publication.
@@ -207,14 +202,14 @@ impl<T: Send + Sync> CodeMap<T> {
         /// What was collected; goes even if the iterator panics.
         struct Leaving<'m, T: Send + Sync> {
             map: &'m CodeMap<T>,
-            entries: Vec<Shared<Entry<T>>>,
+            items: Vec<Item<T>>,
             removal: Removal,
         }
 
         impl<T: Send + Sync> Leaving<'_, T> {
             fn remove(&mut self) {
-                let mut entries = core::mem::take(&mut self.entries);
-                self.removal = self.removal.and(self.map.remove_entries(&mut entries));
+                let mut items = core::mem::take(&mut self.items);
+                self.removal = self.removal.and(self.map.remove_items(&mut items));
             }
         }
 
@@ -225,15 +220,15 @@ impl<T: Send + Sync> CodeMap<T> {
         }
 
         let mut leaving =
-            Leaving { map: self, entries: Vec::new(), removal: Removal::Published(0) };
+            Leaving { map: self, items: Vec::new(), removal: Removal::Published(0) };
         for registration in registrations {
             if !core::ptr::eq(registration.map(), self) {
                 drop(registration);
-            } else if leaving.entries.try_reserve(1).is_ok() {
-                leaving.entries.push(registration.into_entry());
+            } else if leaving.items.try_reserve(1).is_ok() {
+                leaving.items.push(registration.into_item());
             } else {
                 leaving.remove();
-                let removal = self.remove_entries(&mut [registration.into_entry()]);
+                let removal = self.remove_items(&mut [registration.into_item()]);
                 leaving.removal = leaving.removal.and(removal);
             }
         }
@@ -369,8 +364,10 @@ impl<T: Send + Sync> CodeMap<T> {
     /// process aborts).
     /// **Signal-safe**: no.
     pub fn stats(&self) -> Stats {
+        let (entries, index_bytes) = self.index.size();
         let figures = Stats {
-            entries: self.index.entries(),
+            entries,
+            index_bytes,
             publications: self.index.sequence(),
             epoch: self.index.epoch(),
             ..Stats::default()
@@ -381,7 +378,7 @@ impl<T: Send + Sync> CodeMap<T> {
             destroyed: backlog.destroyed,
             oldest_wait: backlog
                 .oldest
-                .map(|since| Duration::from_nanos(monotonic_nanos().saturating_sub(since))),
+                .map(|since| Duration::from_nanos(coarse_nanos().saturating_sub(since))),
             ..figures
         })
     }
@@ -390,17 +387,17 @@ impl<T: Send + Sync> CodeMap<T> {
         self.index.id()
     }
 
-    pub(crate) fn remove(&self, mut entry: [Shared<Entry<T>>; 1]) -> Retirement<'_, T> {
-        Retirement::of(self, self.remove_entries(&mut entry))
+    pub(crate) fn remove(&self, mut item: [Item<T>; 1]) -> Retirement<'_, T> {
+        Retirement::of(self, self.remove_items(&mut item))
     }
 
     /// Takes entries out of the index, those that are in it.
-    fn remove_entries(&self, entries: &mut [Shared<Entry<T>>]) -> Removal {
+    fn remove_items(&self, items: &mut [Item<T>]) -> Removal {
         // Empty ranges come first, and are no entries.
-        entries.sort_unstable_by_key(|entry| (!entry.range.is_empty(), entry.range));
-        let empty = entries.partition_point(|entry| entry.range.is_empty());
-        let removal = match entries.get(empty..) {
-            Some(entries) if !entries.is_empty() => self.index.remove(entries),
+        items.sort_unstable_by_key(|item| (!item.range.is_empty(), item.range));
+        let empty = items.partition_point(|item| item.range.is_empty());
+        let removal = match items.get(empty..) {
+            Some(items) if !items.is_empty() => self.index.remove(items),
             _ => Removal::Published(0),
         };
         if let Removal::Published(sequence) = removal {

@@ -38,8 +38,10 @@ edges! {
     installed = Acquire; // pairs with [install]
 
     // Retired versions, from the head of the chain to their destruction.
-    pop = Release; // pairs with [head]
-    head = Acquire; // pairs with [pop]
+    claim = Acquire; // pairs with [unclaim]
+    unclaim = Release; // pairs with [claim]
+    by_claim = Relaxed; // only who has the claim writes or follows it
+    leftovers = Relaxed; // as above; [put] orders them for whoever destroys
     took = Release; // pairs with [taken]
     taken = Acquire; // pairs with [took]
     put = Release; // pairs with [take]
@@ -49,7 +51,7 @@ edges! {
     destroyed = Release; // pairs with [settled]
     settled = Acquire; // pairs with [destroyed]
 
-    // Counted blocks (versions and entries).
+    // Counted blocks (versions, nodes and entries).
     count_up = Relaxed; // the one who counts up holds a count already
     count_down = Release; // pairs with [count_last]
 }

@@ -2,7 +2,6 @@
 
 use crate::index::Reading;
 use crate::index::address_range::{CodeRange, Pc};
-use crate::index::entry::Entry;
 use core::fmt;
 use core::marker::PhantomData;
 
@@ -114,18 +113,17 @@ impl<'m, T> Reader<'m, T> {
     #[inline]
     pub fn lookup(&self, pc: impl Into<Pc>) -> Option<Hit<'_, T>> {
         let pc = pc.into();
-        let slot = self.reading.version()?.table.find(pc)?;
-        let entry: &Entry<T> = &slot.entry;
-        if entry.is_buried() {
+        let found = self.reading.version()?.tree.find(pc)?;
+        if self.reading.has_buried() && found.entry.is_buried() {
             return None;
         }
-        Some(Hit { pc, range: slot.range, value: &entry.value })
+        Some(Hit { pc, range: found.range, value: &found.entry.value })
     }
 }
 
 impl<T> fmt::Debug for Reader<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let entries = self.reading.version().map_or(0, |version| version.table.slots().len());
+        let entries = self.reading.version().map_or(0, |version| version.tree.entries);
         f.debug_struct("Reader").field("entries", &entries).finish_non_exhaustive()
     }
 }

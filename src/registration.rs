@@ -2,9 +2,8 @@
 
 use crate::CodeMap;
 use crate::index::address_range::CodeRange;
-use crate::index::entry::Entry;
+use crate::index::entry::Item;
 use crate::index::reclamation::Settling;
-use crate::index::shared::Shared;
 use crate::index::{MapId, Removal};
 use core::fmt;
 use core::mem::ManuallyDrop;
@@ -25,7 +24,7 @@ use core::mem::ManuallyDrop;
 pub struct Registration<'m, T: Send + Sync> {
     map: &'m CodeMap<T>,
     /// Taken out only by methods that consume the registration.
-    entry: ManuallyDrop<Shared<Entry<T>>>,
+    item: ManuallyDrop<Item<T>>,
 }
 
 /// A registration without its map: what [`Registration::into_key`] leaves.
@@ -35,7 +34,7 @@ pub struct Registration<'m, T: Send + Sync> {
 #[must_use = "dropping a key leaves the code registered for the life of the map"]
 pub struct RegistrationKey<T> {
     map: MapId,
-    entry: Shared<Entry<T>>,
+    item: Item<T>,
 }
 
 /// Code that was unregistered: no new lookup finds it; readers may still hold it.
@@ -59,22 +58,22 @@ pub struct Retirement<'m, T: Send + Sync> {
 }
 
 impl<'m, T: Send + Sync> Registration<'m, T> {
-    pub(crate) fn new(map: &'m CodeMap<T>, entry: Shared<Entry<T>>) -> Self {
-        Self { map, entry: ManuallyDrop::new(entry) }
+    pub(crate) fn new(map: &'m CodeMap<T>, item: Item<T>) -> Self {
+        Self { map, item: ManuallyDrop::new(item) }
     }
 
     /// The registered range: half-open, absolute addresses. An empty one is no entry of the map.
     ///
     /// Constant time; signal-safe.
     pub fn range(&self) -> CodeRange {
-        self.entry.range
+        self.item.range
     }
 
     /// The value registered with the range.
     ///
     /// Constant time; signal-safe.
     pub fn value(&self) -> &T {
-        &self.entry.value
+        &self.item.entry.value
     }
 
     /// Unregisters the code; the answer tells when nobody holds it any more.
@@ -89,7 +88,7 @@ impl<'m, T: Send + Sync> Registration<'m, T> {
     /// **Signal-safe**: no.
     pub fn unregister(self) -> Retirement<'m, T> {
         let map = self.map;
-        map.remove([self.into_entry()])
+        map.remove([self.into_item()])
     }
 
     /// Leaves the code registered until the map is dropped (for a `static` map: for good).
@@ -103,7 +102,7 @@ impl<'m, T: Send + Sync> Registration<'m, T> {
     /// Constant time, wait-free, no errors. Not signal-safe if the range is empty: the value,
     /// which is no entry of the map, is dropped here.
     pub fn leak(self) {
-        drop(self.into_entry());
+        drop(self.into_item());
     }
 
     /// Takes the registration apart: the key unregisters the code later, through
@@ -119,7 +118,7 @@ impl<'m, T: Send + Sync> Registration<'m, T> {
     ///
     /// Constant time, wait-free, no errors, no panics; signal-safe.
     pub fn into_key(self) -> RegistrationKey<T> {
-        RegistrationKey { map: self.map.id(), entry: self.into_entry() }
+        RegistrationKey { map: self.map.id(), item: self.into_item() }
     }
 
     /// The map that the code is registered in.
@@ -127,22 +126,22 @@ impl<'m, T: Send + Sync> Registration<'m, T> {
         self.map
     }
 
-    pub(crate) fn into_entry(self) -> Shared<Entry<T>> {
+    pub(crate) fn into_item(self) -> Item<T> {
         let mut this = ManuallyDrop::new(self);
-        take_entry(&mut this.entry)
+        take_item(&mut this.item)
     }
 }
 
 #[expect(unsafe_code, reason = "moves a field out of a value that has a destructor")]
-fn take_entry<T>(entry: &mut ManuallyDrop<Shared<Entry<T>>>) -> Shared<Entry<T>> {
-    // SAFETY: both callers have the registration for the last time: `into_entry` forgets it, and
+fn take_item<T>(item: &mut ManuallyDrop<Item<T>>) -> Item<T> {
+    // SAFETY: both callers have the registration for the last time: `into_item` forgets it, and
     // `drop` is its destructor.
-    unsafe { ManuallyDrop::take(entry) }
+    unsafe { ManuallyDrop::take(item) }
 }
 
 impl<T: Send + Sync> Drop for Registration<'_, T> {
     fn drop(&mut self) {
-        self.map.remove([take_entry(&mut self.entry)]);
+        self.map.remove([take_item(&mut self.item)]);
     }
 }
 
@@ -151,19 +150,19 @@ impl<T> RegistrationKey<T> {
     ///
     /// Constant time; signal-safe.
     pub fn range(&self) -> CodeRange {
-        self.entry.range
+        self.item.range
     }
 
     /// The value registered with the range.
     ///
     /// Constant time; signal-safe.
     pub fn value(&self) -> &T {
-        &self.entry.value
+        &self.item.entry.value
     }
 
-    pub(crate) fn entry_of(self, map: MapId) -> Result<Shared<Entry<T>>, Self> {
+    pub(crate) fn item_of(self, map: MapId) -> Result<Item<T>, Self> {
         // An empty range is no entry of any map, and may come from one that has no identity yet.
-        if self.map == map || self.entry.range.is_empty() { Ok(self.entry) } else { Err(self) }
+        if self.map == map || self.item.range.is_empty() { Ok(self.item) } else { Err(self) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::index::address_range::{CodeRange, Pc};
 use crate::index::shared::Shared;
-use crate::index::table::Slot;
+use crate::index::tree::{Found, Tree};
 use crate::index::version::Version;
 use core::fmt;
 
@@ -49,10 +49,10 @@ pub struct Neighbours<'s, T> {
 }
 
 impl<'s, T> Registered<'s, T> {
-    /// The slot's entry, unless it is buried.
-    fn visible(slot: &'s Slot<T>) -> Option<Self> {
-        let entry = &*slot.entry;
-        (!entry.is_buried()).then_some(Self { range: slot.range, value: &entry.value })
+    /// What was found, unless it is buried.
+    fn visible(found: Found<'s, T>) -> Option<Self> {
+        let Found { range, entry } = found;
+        (!entry.is_buried()).then_some(Self { range, value: &entry.value })
     }
 
     /// The range: half-open, absolute addresses. Constant time.
@@ -71,13 +71,18 @@ impl<T> Snapshot<T> {
         Self { version }
     }
 
-    fn slots(&self) -> &[Slot<T>] {
-        self.version.as_ref().map_or(&[], |version| version.table.slots())
+    fn tree(&self) -> Option<&Tree<T>> {
+        self.version.as_ref().map(|version| &version.tree)
     }
 
-    /// The index of the first slot that ends behind `pc`.
-    fn first_behind(&self, pc: Pc) -> usize {
-        self.slots().partition_point(|slot| slot.range.end() <= pc.address())
+    /// What starts in `from..to`, in address order.
+    fn between(
+        &self,
+        from: usize,
+        to: usize,
+    ) -> impl DoubleEndedIterator<Item = Registered<'_, T>> + Clone {
+        let ranges = self.tree().map(|tree| tree.iter_between(from, to));
+        ranges.into_iter().flatten().filter_map(Registered::visible)
     }
 
     /// How many ranges are registered. O(n).
@@ -98,14 +103,12 @@ impl<T> Snapshot<T> {
 
     /// All registered ranges, in address order. Constant time a step.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Registered<'_, T>> + Clone {
-        self.slots().iter().filter_map(Registered::visible)
+        self.between(0, usize::MAX)
     }
 
     /// The code that contains `pc`. O(log n).
     pub fn find(&self, pc: impl Into<Pc>) -> Option<Registered<'_, T>> {
-        let pc = pc.into();
-        let slot = self.slots().get(self.first_behind(pc)).filter(|slot| slot.range.contains(pc));
-        slot.and_then(Registered::visible)
+        self.tree()?.find(pc.into()).and_then(Registered::visible)
     }
 
     /// All code that shares an address with `range`, in address order. O(log n), then constant
@@ -119,11 +122,10 @@ impl<T> Snapshot<T> {
     /// assert_eq!(found, [2, 3]);
     /// ```
     pub fn range(&self, range: CodeRange) -> impl DoubleEndedIterator<Item = Registered<'_, T>> {
-        let slots = self.slots();
-        let first = self.first_behind(Pc::new(range.start()));
-        let behind = slots.partition_point(|slot| slot.range.start() < range.end());
-        let part = slots.get(first..behind).unwrap_or(&[]);
-        part.iter().filter(move |_| !range.is_empty()).filter_map(Registered::visible)
+        // What contains the first address may start before it.
+        let across = self.find(range.start()).filter(|code| code.range.start() < range.start());
+        let rest = self.between(range.start(), range.end());
+        across.into_iter().chain(rest).filter(move |_| !range.is_empty())
     }
 
     /// What lies at `pc` and to both sides of it, for saying where a crash was. O(log n).
@@ -139,12 +141,13 @@ impl<T> Snapshot<T> {
     /// ```
     pub fn neighbours(&self, pc: impl Into<Pc>) -> Neighbours<'_, T> {
         let pc = pc.into();
-        let (below, behind) = self.slots().split_at(self.first_behind(pc));
-        let mut behind = behind.iter().filter_map(Registered::visible).peekable();
+        let at = self.find(pc);
+        let below = at.map_or(pc.address().saturating_add(1), |at| at.range.start());
+        let above = pc.address().saturating_add(1);
         Neighbours {
-            below: below.iter().rev().find_map(Registered::visible),
-            at: behind.next_if(|code| code.range.contains(pc)),
-            above: behind.next(),
+            below: self.between(0, below).next_back(),
+            at,
+            above: self.between(above, usize::MAX).next(),
         }
     }
 }

@@ -20,6 +20,9 @@ use core::time::Duration;
 pub struct Stats {
     /// Registered ranges.
     pub entries: usize,
+    /// What the published version takes beside the values, in bytes: nodes, and the headers of
+    /// entries (without what the allocator adds).
+    pub index_bytes: usize,
     /// Versions published so far: one per write, however many ranges it added or removed.
     pub publications: u64,
     /// Versions displaced and not destroyed yet.
@@ -57,11 +60,11 @@ impl Remaining {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { entries, publications, retired, retired_bytes, destroyed, epoch, oldest_wait } =
-            self;
+        let Self { entries, index_bytes, publications, retired, .. } = self;
+        let Self { retired_bytes, destroyed, epoch, oldest_wait, .. } = self;
         write!(
             f,
-            "entries={entries} publications={publications} retired={retired} \
+            "entries={entries} index_bytes={index_bytes} publications={publications} retired={retired} \
              retired_bytes={retired_bytes} destroyed={destroyed} epoch={epoch}"
         )?;
         match oldest_wait {

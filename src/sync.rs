@@ -8,12 +8,13 @@
 pub(crate) use arc_swap::{ArcSwapAny, RefCnt};
 pub(crate) use core::sync::atomic::AtomicU64 as Statistic; // not modelled: nothing depends on it
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
-pub(crate) use crossbeam_epoch::{Collector, Guard};
+pub(crate) use smallvec::SmallVec;
 
 pub(crate) use crate::sys::barrier::publication_barrier;
-pub(crate) use crate::sys::clock::{monotonic_nanos, pause};
+pub(crate) use crate::sys::clock::{coarse_nanos, pause};
 pub(crate) use crate::sys::destroying::unless_destroying;
 pub(crate) use crate::sys::fork::generation as fork_generation;
+pub(crate) use crate::sys::thread::identity as thread_identity;
 
 /// The orderings by edge name.
 pub(crate) mod edge {
@@ -56,14 +57,13 @@ pub(crate) use filled;
 /// two cache lines (adjacent lines are fetched in pairs), so a map is a little over 8 KiB.
 pub(crate) const SHARDS: usize = 64;
 
-/// A write takes out the garbage itself every so many writes,
-pub(crate) const WRITES_PER_RECLAIM: u64 = 16;
-/// and every time when tables are so large that a few of them would weigh more than the work.
-pub(crate) const LARGE_TABLE: usize = 256 * 1024;
-/// Rounds without progress after which a write leaves garbage to a later call,
-pub(crate) const WRITE_PATIENCE: u32 = 2;
-/// and after which `reclaim` does: the epoch must advance three times, crossbeam's twice.
-pub(crate) const RECLAIM_PATIENCE: u32 = 8;
+/// A write takes out the garbage itself every so many writes: the epoch's three advances, each a
+/// look at all shards, are shared by as many.
+pub(crate) const WRITES_PER_RECLAIM: u64 = 8;
+/// A write leaves garbage to a later call when the epoch could not be advanced at once,
+pub(crate) const WRITE_PATIENCE: u32 = 0;
+/// and `reclaim` when it could not be so many times in a row.
+pub(crate) const RECLAIM_PATIENCE: u32 = 2;
 
 /// Versions on their way from the chain to destruction are counted by stretches of so many, in a
 /// ring of so many counters. Who waits for destruction waits for each counter to be zero once, so
@@ -92,13 +92,6 @@ pub(crate) fn unique_number() -> u64 {
     LAST.fetch_add(1, core::sync::atomic::Ordering::Relaxed) + 1
 }
 
-/// Has arc-swap make its node for this thread, which it does on first use, and aborts if there is
-/// no memory for it: better before a write than in the middle of it.
-pub(crate) fn prepare_cell_use() {
-    static EMPTY: arc_swap::ArcSwapOption<()> = arc_swap::ArcSwapOption::const_empty();
-    drop(EMPTY.load());
-}
-
 /// Marks the life of a counted block. Over loom it reports reads that race with destruction or
 /// come after it; here it is nothing.
 #[derive(Debug)]
@@ -121,6 +114,18 @@ impl Liveness {
 #[inline(always)]
 pub(crate) fn dispose<B>(block: Box<B>) {
     drop(block);
+}
+
+/// Frees a block of memory whose contents need no drop; as [`dispose`].
+///
+/// # Safety
+///
+/// 1. It was allocated with this layout, and nobody uses it any more.
+#[inline(always)]
+#[expect(unsafe_code, reason = "what the allocator's own function asks for")]
+pub(crate) unsafe fn dispose_memory(memory: *mut u8, layout: std::alloc::Layout) {
+    // SAFETY: by 1.
+    unsafe { std::alloc::dealloc(memory, layout) };
 }
 
 /// Runs a unit test of the index; over loom, as a model.

@@ -109,6 +109,12 @@ impl CodeRange {
         }
     }
 
+    /// The range that a slot of the index holds: it was checked when it was registered.
+    #[inline(always)]
+    pub(crate) const fn of_slot(start: usize, end: usize) -> Self {
+        Self { start, end }
+    }
+
     /// The first address in the range (if it is not empty).
     pub const fn start(self) -> usize {
         self.start

@@ -24,28 +24,32 @@
 //! files over loom.
 
 pub(crate) mod address_range;
+pub(crate) mod departures;
+pub(crate) mod edit;
 pub(crate) mod entry;
-pub(crate) mod process_collector;
+pub(crate) mod guide;
+pub(crate) mod leftovers;
+pub(crate) mod node;
 pub(crate) mod read_section;
 pub(crate) mod reclamation;
 pub(crate) mod shared;
 pub(crate) mod stack;
-pub(crate) mod table;
+pub(crate) mod tree;
 pub(crate) mod try_box;
 pub(crate) mod version;
 
 use crate::sync::{
-    ArcSwapAny, AtomicPtr, AtomicUsize, LARGE_TABLE, Liveness, RECLAIM_PATIENCE, WRITE_PATIENCE,
-    WRITES_PER_RECLAIM, const_fn, edge, prepare_cell_use, publication_barrier, unique_number,
+    ArcSwapAny, AtomicPtr, AtomicUsize, Liveness, RECLAIM_PATIENCE, Statistic, WRITE_PATIENCE,
+    WRITES_PER_RECLAIM, const_fn, edge, publication_barrier, unique_number,
 };
 use address_range::CodeRange;
 use core::marker::PhantomData;
 use core::ptr;
-use entry::Entry;
+use edit::{Change, Successor};
+use entry::Item;
 use read_section::{ReadSections, Section};
 use reclamation::{Backlog, Reclamation, Settling};
 use shared::{Block, Shared};
-use table::Change;
 use try_box::try_box;
 use version::{Raw, Version};
 
@@ -80,10 +84,12 @@ impl Removal {
 pub(crate) struct MapId(u64);
 
 /// The index of one map.
-#[repr(C)] // what a lookup reads first stands together
+#[repr(C, align(128))] // what a lookup reads first, the epoch included, stands on one cache line
 pub(crate) struct Index<T> {
     /// What handlers read: null before the first write.
     published: AtomicPtr<Block<Version<T>>>,
+    /// How often entries were buried: lookups ask an entry for its tombstone only if this is not 0.
+    buried: AtomicUsize,
     /// Null before the first write.
     writing: AtomicPtr<Writing<T>>,
     sections: ReadSections,
@@ -95,18 +101,21 @@ struct Writing<T> {
     life: Liveness,
     /// The first version, for publishing it; not to be followed once something is published.
     root: Raw<T>,
-    /// Owned snapshots come from here. Follows `published`.
-    cell: ArcSwapAny<Shared<Version<T>>>,
+    /// Owned snapshots come from here: it holds the version that the last one was taken of, until
+    /// that is displaced and somebody reclaims.
+    cell: ArcSwapAny<Option<Shared<Version<T>>>>,
+    /// One more than the sequence number of the version that was put there last; 0 if it was taken
+    /// out.
+    in_cell: Statistic,
     reclamation: Reclamation<T>,
     id: MapId,
-    /// How often entries were buried,
-    buried: AtomicUsize,
-    /// and how many of those times a linked version accounts for.
+    /// How many burials (see [`Index::buried`]) a linked version accounts for.
     tidied: AtomicUsize,
 }
 
 /// A read section, and the version that was published when it was entered.
 pub(crate) struct Reading<'a, T> {
+    index: &'a Index<T>,
     section: Section<'a>,
     raw: Raw<T>,
 }
@@ -121,6 +130,15 @@ impl<T> Reading<'_, T> {
         // chain's count of it is dropped only when `Grace::Passed`, which the section that it was
         // read in keeps from coming as long as `self` lives.
         unsafe { Shared::peek(self.raw) }
+    }
+
+    /// Whether a lookup must ask the entry that it found for its tombstone.
+    ///
+    /// Signal-safe: one load.
+    #[inline(always)]
+    pub(crate) fn has_buried(&self) -> bool {
+        // Ordering [tombstone]: Relaxed; as for the tombstone itself.
+        self.index.buried.load(edge::tombstone()) != 0
     }
 
     /// One more count on the version.
@@ -141,6 +159,7 @@ impl<T> Index<T> {
         pub(crate) fn new() -> Self {
             Self {
                 published: AtomicPtr::new(ptr::null_mut()),
+                buried: AtomicUsize::new(0),
                 writing: AtomicPtr::new(ptr::null_mut()),
                 sections: ReadSections::new(),
                 owns: PhantomData,
@@ -157,35 +176,33 @@ impl<T> Index<T> {
         //   seen:     the whole version is visible;
         //   not seen: the previous one is read, which the section keeps alive.
         let (section, raw) = self.sections.enter(|| self.published.load(edge::read_published()));
-        Reading { section, raw }
+        Reading { index: self, section, raw }
     }
 
     /// Adds entries, sorted by start and not empty, in one publication; all or none. Gives the
     /// sequence number of the version that has them.
-    pub(crate) fn insert(&self, entries: &[Shared<Entry<T>>]) -> Result<u64, Refusal> {
-        self.write(&Change { add: entries, remove: &[] })
+    pub(crate) fn insert(&self, items: &[Item<T>]) -> Result<u64, Refusal> {
+        self.write(items, &[])
     }
 
     /// Takes out entries, sorted by start, in one publication. Cannot fail: without memory for a
     /// successor they are buried where they stand.
-    pub(crate) fn remove(&self, entries: &[Shared<Entry<T>>]) -> Removal {
-        match self.write(&Change { add: &[], remove: entries }) {
+    pub(crate) fn remove(&self, items: &[Item<T>]) -> Removal {
+        match self.write(&[], items) {
             Ok(sequence) => Removal::Published(sequence),
-            Err(_) => self.bury(entries),
+            Err(_) => self.bury(items),
         }
     }
 
     /// Makes entries invisible in place: what removing does without memory.
-    pub(crate) fn bury(&self, entries: &[Shared<Entry<T>>]) -> Removal {
-        for entry in entries {
-            entry.bury();
+    pub(crate) fn bury(&self, items: &[Item<T>]) -> Removal {
+        for item in items {
+            item.entry.bury();
         }
-        if let Some(writing) = self.writing() {
-            // Ordering [bury]: Release; pairs with Acquire [buried] in `write`.
-            //   seen:     the tombstones are seen by whoever builds a table behind that;
-            //   not seen: the number is higher than that one's, and the map is not tidy.
-            writing.buried.fetch_add(1, edge::bury());
-        }
+        // Ordering [bury]: Release; pairs with Acquire [buried] in `write`.
+        //   seen:     the tombstones are seen by whoever builds a tree behind that;
+        //   not seen: the number is higher than that one's, and the map is not tidy.
+        self.buried.fetch_add(1, edge::bury());
         publication_barrier();
         Removal::Buried
     }
@@ -194,8 +211,8 @@ impl<T> Index<T> {
     /// lacks all that were buried before the call.
     pub(crate) fn tidy(&self) -> Result<u64, Refusal> {
         let Some(writing) = self.writing() else { return Ok(0) };
-        if !writing.is_tidy() {
-            return self.write(&Change { add: &[], remove: &[] });
+        if !self.is_tidy(writing) {
+            return self.write(&[], &[]);
         }
         loop {
             let reading = self.enter();
@@ -206,24 +223,53 @@ impl<T> Index<T> {
         }
     }
 
-    /// An owned view of the newest version (`None`: nothing was ever written). Lock-free.
-    pub(crate) fn snapshot(&self) -> Option<Shared<Version<T>>> {
-        let writing = self.writing()?;
-        self.move_cell(writing);
-        Some(writing.cell.load_full())
+    /// Whether a version without everything that was buried so far is linked.
+    fn is_tidy(&self, writing: &Writing<T>) -> bool {
+        // Ordering [tidied]: Acquire; pairs with Release in `write`.
+        //   seen:     that version is found by following the chain;
+        //   not seen: the number is lower, and the map is gone through once more.
+        let tidied = writing.tidied.load(edge::tidied());
+        tidied >= self.buried.load(edge::buried())
     }
 
-    /// What follows the write of version `sequence`, when its outcome is safe with the caller: the
-    /// cell moves, and now and then garbage is taken out. Values' destructors run here.
+    /// An owned view of the newest version (`None`: nothing was ever written). Lock-free: goes on
+    /// when another thread has put a version into the cell.
+    pub(crate) fn snapshot(&self) -> Option<Shared<Version<T>>> {
+        let writing = self.writing()?;
+        let published = self.enter().share()?;
+        loop {
+            let held = writing.cell.load_full();
+            let sequence = held.as_ref().map_or(0, |held| held.sequence);
+            if let (Some(held), true) = (&held, sequence >= published.sequence) {
+                return Some(held.clone());
+            }
+            writing.cell.compare_and_swap(&held, Some(published.clone()));
+            writing.in_cell.store(published.sequence + 1, edge::statistic());
+        }
+    }
+
+    /// Takes a version out of the cell that is displaced.
+    fn empty_cell(&self, writing: &Writing<T>) {
+        let in_cell = writing.in_cell.load(edge::statistic());
+        if in_cell == 0 || in_cell > self.sequence() {
+            return;
+        }
+        // Not if another one was put there meanwhile: that is still to be taken out, later.
+        let (seen, relaxed) = (in_cell, edge::statistic());
+        if writing.in_cell.compare_exchange(seen, 0, relaxed, relaxed).is_err() {
+            return;
+        }
+        let held = writing.cell.load_full();
+        if held.as_ref().is_some_and(|held| held.sequence < self.sequence()) {
+            writing.cell.compare_and_swap(&held, None);
+        }
+    }
+
+    /// What follows the write of version `sequence`, when its outcome is safe with the caller: now
+    /// and then garbage is taken out. Values' destructors run here.
     pub(crate) fn tend(&self, sequence: u64) {
-        let Some(writing) = self.writing() else { return };
-        self.move_cell(writing);
-        let large = || {
-            let reading = self.enter();
-            reading.version().is_some_and(|version| version.table.bytes() >= LARGE_TABLE)
-        };
-        if sequence % WRITES_PER_RECLAIM == 0 || large() {
-            writing.reclamation.reclaim(&self.sections, &self.published, WRITE_PATIENCE);
+        if sequence % WRITES_PER_RECLAIM == 0 {
+            self.take_out_garbage(WRITE_PATIENCE);
         }
     }
 
@@ -233,15 +279,20 @@ impl<T> Index<T> {
         // If there is no memory, the domain stays the old one, and buried entries stay buried.
         let _ = self.sections.follow_fork();
         let _ = self.tidy();
-        if let Some(writing) = self.writing() {
-            self.move_cell(writing);
-            writing.reclamation.reclaim(&self.sections, &self.published, RECLAIM_PATIENCE);
-        }
+        self.take_out_garbage(RECLAIM_PATIENCE);
+    }
+
+    fn take_out_garbage(&self, patience: u32) {
+        let Some(writing) = self.writing() else { return };
+        self.empty_cell(writing);
+        let target = self.sequence();
+        writing.reclamation.reclaim(&self.sections, &self.published, target, patience);
     }
 
     /// Whether what `settling` waits for is destroyed.
     pub(crate) fn has_settled(&self, settling: &mut Settling) -> bool {
-        self.writing().is_none_or(|writing| writing.reclamation.has_settled(settling))
+        let settled = |writing: &Writing<T>| writing.reclamation.has_settled(&self.sections, settling);
+        self.writing().is_none_or(settled)
     }
 
     /// The identity of a map that has been written to (any other has no entries to identify).
@@ -254,20 +305,24 @@ impl<T> Index<T> {
         self.enter().version().map_or(0, |version| version.sequence)
     }
 
-    /// How many entries the newest version holds, without buried ones.
-    pub(crate) fn entries(&self) -> usize {
-        let buried = |writing: &Writing<T>| writing.buried.load(edge::buried()) != 0;
+    /// How many entries the newest version holds, without buried ones, and what they take beside
+    /// the values, in bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
         let reading = self.enter();
-        let slots = reading.version().map_or(&[][..], |version| version.table.slots());
-        if !self.writing().is_some_and(buried) {
-            return slots.len(); // none ever
+        let Some(version) = reading.version() else { return (0, 0) };
+        let tree = &version.tree;
+        let entry = Shared::<entry::Entry<T>>::BYTES - size_of::<T>();
+        let bytes = Shared::<Version<T>>::BYTES + tree.bytes + tree.entries * entry;
+        if !reading.has_buried() {
+            return (tree.entries, bytes);
         }
-        slots.iter().filter(|slot| !slot.entry.is_buried()).count()
+        (tree.iter().filter(|found| !found.entry.is_buried()).count(), bytes)
     }
 
     /// What is retired and not destroyed.
     pub(crate) fn backlog(&self) -> Option<Backlog> {
-        Some(self.writing()?.reclamation.backlog(&self.published))
+        let reading = self.enter();
+        Some(self.writing()?.reclamation.backlog(reading.version()?))
     }
 
     /// How often the epoch has advanced in this process.
@@ -275,11 +330,11 @@ impl<T> Index<T> {
         self.sections.epoch()
     }
 
-    /// Makes `change` to the newest version; the sequence number of the version that has it.
+    /// Makes a change to the newest version; the sequence number of the version that has it.
     ///
     /// Lock-free: an attempt fails only when another thread's write was linked, or at the first
     /// write of a child of `fork`.
-    fn write(&self, change: &Change<'_, T>) -> Result<u64, Refusal> {
+    fn write(&self, add: &[Item<T>], remove: &[Item<T>]) -> Result<u64, Refusal> {
         let writing = self.start_writing()?;
         self.sections.follow_fork().map_err(|_| Refusal::OutOfMemory)?;
         let sequence = loop {
@@ -290,8 +345,10 @@ impl<T> Index<T> {
             let Some(newest) = self.newest(version, &reading.section) else { continue };
             // Ordering [buried]: Acquire; pairs with Release in `bury`.
             //   seen: the tombstones of so many removals, which the successor will lack.
-            let buried = writing.buried.load(edge::buried());
-            let successor = match newest.table.successor(change) {
+            let buried = self.buried.load(edge::buried());
+            // Ordering [tidied]: Acquire; as in `is_tidy`.
+            let tidy = buried > writing.tidied.load(edge::tidied());
+            let successor = match newest.tree.successor(&Change { add, remove, tidy }) {
                 Ok(successor) => successor,
                 Err(refusal) => {
                     // What stands in the way must be found by lookups when the caller is told.
@@ -300,19 +357,21 @@ impl<T> Index<T> {
                     return Err(refusal);
                 }
             };
-            let changed = !change.add.is_empty() || successor.left_out != 0;
+            let Successor { tree, leftovers, made } = successor;
+            let changed = !add.is_empty() || !leftovers.entries().is_empty();
             if changed {
-                let version = newest.succeed(successor, reading.section.first_epoch());
-                let version = Shared::try_new(version).map_err(|_| Refusal::OutOfMemory)?;
-                // Nothing is changed yet, and nothing can fail behind this.
-                prepare_cell_use();
+                let born = reading.section.first_epoch();
+                let version = newest.succeed(tree, leftovers, born).ok_or(Refusal::OutOfMemory)?;
                 if newest.link(version).is_err() {
                     continue;
                 }
+                made.keep();
             }
-            // Ordering [tidy]: Release; pairs with Acquire in `Writing::is_tidy`.
+            // Ordering [tidy]: Release; pairs with Acquire in `is_tidy`.
             //   seen: a version without what was buried then is linked, and found.
-            writing.tidied.fetch_max(buried, edge::tidy());
+            if tidy {
+                writing.tidied.fetch_max(buried, edge::tidy());
+            }
             break newest.sequence + u64::from(changed);
         };
         self.publish_up_to(sequence);
@@ -364,22 +423,10 @@ impl<T> Index<T> {
             let moved = self.published.compare_exchange(shown, next, edge::publish(), edge::lost());
             if moved.is_ok() {
                 version.note_displaced(self.sections.epoch_after_displacement());
+                if let Some(writing) = self.writing() {
+                    writing.reclamation.note_displaced(version);
+                }
             }
-        }
-    }
-
-    /// Moves the cell forward to what is published.
-    ///
-    /// Lock-free: an exchange fails only when another thread moved it. Not inside a section: what
-    /// the cell lets go of may be destroyed here.
-    fn move_cell(&self, writing: &Writing<T>) {
-        let Some(published) = self.enter().share() else { return };
-        loop {
-            let held = writing.cell.load();
-            if held.sequence >= published.sequence {
-                return;
-            }
-            writing.cell.compare_and_swap(&*held, published.clone());
         }
     }
 
@@ -434,10 +481,10 @@ impl<T> Writing<T> {
         let writing = Self {
             life: Liveness::new(),
             root: root.as_raw(),
-            cell: ArcSwapAny::new(root.clone()),
+            cell: ArcSwapAny::new(None),
+            in_cell: Statistic::new(0),
             reclamation: Reclamation::new(root),
             id: MapId(unique_number()),
-            buried: AtomicUsize::new(0),
             tidied: AtomicUsize::new(0),
         };
         try_box(writing).map_err(|writing| {
@@ -450,15 +497,6 @@ impl<T> Writing<T> {
     fn discard(self) {
         // SAFETY: (`Reclamation::finish`) 1. consumed; 2. nobody else has seen it.
         unsafe { self.reclamation.finish() };
-    }
-
-    /// Whether a version without everything that was buried so far is linked.
-    fn is_tidy(&self) -> bool {
-        // Ordering [tidied]: Acquire; pairs with Release in `write`.
-        //   seen:     that version is found by following the chain;
-        //   not seen: the number is lower, and the map is gone through once more.
-        let tidied = self.tidied.load(edge::tidied());
-        tidied >= self.buried.load(edge::buried())
     }
 }
 

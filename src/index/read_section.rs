@@ -44,21 +44,25 @@ const EPOCHS_PER_DOMAIN: u64 = 1 << 48;
 /// Stands for the inline domain once a process has taken it; not an address.
 const CLAIMED: *mut Domain = ptr::without_provenance_mut(1);
 
-/// Two counts on cache lines of their own (lines are fetched in pairs on x86-64).
-#[repr(align(128))]
+/// Two counts on cache lines of their own (lines are fetched in pairs on x86-64): by its size, not
+/// its alignment, so that what stands before the shards can share a line with other things.
+#[repr(C)]
 struct Shard {
     readers: [AtomicUsize; 2],
+    apart: [u8; 128 - 2 * size_of::<AtomicUsize>()],
 }
 
 impl Shard {
     const_fn! {
         fn new() -> Self {
-            Self { readers: [AtomicUsize::new(0), AtomicUsize::new(0)] }
+            let apart = [0; 128 - 2 * size_of::<AtomicUsize>()];
+            Self { readers: [AtomicUsize::new(0), AtomicUsize::new(0)], apart }
         }
     }
 }
 
 /// An epoch and the reader counts that hold it back.
+#[repr(C)] // the epoch stands with what a lookup reads before it
 pub(crate) struct Domain {
     epoch: AtomicU64,
     /// The epoch that this domain began with.
@@ -120,8 +124,8 @@ impl Domain {
 
     /// Advances the epoch if no reader is on the side that it would turn to.
     ///
-    /// Lock-free: one look at each shard, one attempt.
-    fn try_advance(&self) {
+    /// Lock-free: one look at each shard, one attempt. Says whether it advanced.
+    fn try_advance(&self) -> bool {
         // Ordering [observe_epoch]: Acquire; pairs with Release in the exchange below.
         //   seen: what the scans behind earlier advances saw is seen here too.
         let epoch = self.epoch.load(edge::observe_epoch());
@@ -130,11 +134,13 @@ impl Domain {
         //   this one first:         the reader sees what was displaced before the epoch it is
         //                           measured against was read.
         edge::scanner_looks();
-        if self.is_quiet(((epoch + 1) & 1) as usize) {
+        let quiet = self.is_quiet(((epoch + 1) & 1) as usize);
+        if quiet {
             // Ordering [advance]: Release; pairs with [observe_epoch] here and in `epoch`.
             //   failed: someone else advanced, which is as good.
             let _ = self.epoch.compare_exchange(epoch, epoch + 1, edge::advance(), edge::lost());
         }
+        quiet
     }
 }
 
@@ -179,6 +185,7 @@ pub(crate) enum Grace {
 pub(crate) struct NoMemory;
 
 /// The sections of one map: its current domain and those of the processes it was forked from.
+#[repr(C)] // as above
 pub(crate) struct ReadSections {
     /// The newest domain. Null: `first`, and no write was made yet; [`CLAIMED`]: `first`.
     newest: AtomicPtr<Domain>,
@@ -255,13 +262,10 @@ impl ReadSections {
     /// Whether readers can still hold a version that was displaced before the epoch was read as
     /// `tag`, and whose writer was counted in the domain that began with epoch `born`.
     pub(crate) fn grace(&self, tag: u64, born: u64) -> Grace {
-        let mut domain = self.domain();
-        // Ordering [observe_epoch]: Acquire; pairs with Release in `Domain::try_advance`.
-        //   seen:     all that readers did in the sections that allowed the advance came before;
-        //   not seen: the epoch is lower, and the version waits.
-        if domain.epoch.load(edge::observe_epoch()) < tag + 3 {
+        if !self.has_passed(tag) {
             return Grace::Waiting;
         }
+        let mut domain = self.domain();
         while domain.first_epoch > born {
             domain = self.domain_at(domain.previous);
             if !domain.has_drained() {
@@ -271,9 +275,18 @@ impl ReadSections {
         Grace::Passed
     }
 
-    /// Advances the epoch if no reader stands in its way. Lock-free.
-    pub(crate) fn try_advance(&self) {
-        self.domain().try_advance();
+    /// Advances the epoch if no reader stands in its way; says whether it did. Lock-free.
+    pub(crate) fn try_advance(&self) -> bool {
+        self.domain().try_advance()
+    }
+
+    /// Whether no reader of this process can hold what was displaced before the epoch was read as
+    /// `tag`.
+    pub(crate) fn has_passed(&self, tag: u64) -> bool {
+        // Ordering [observe_epoch]: Acquire; pairs with Release in `Domain::try_advance`.
+        //   seen:     all that readers did in the sections that allowed the advance came before;
+        //   not seen: the epoch is lower, and the version waits.
+        self.domain().epoch.load(edge::observe_epoch()) >= tag + 3
     }
 
     /// The current epoch, for statistics: advances in this process.

@@ -1,45 +1,62 @@
-#![expect(unsafe_code, reason = "takes versions out of the chain and destroys them later")]
+#![expect(unsafe_code, reason = "takes versions out of the chain and dismantles them")]
 //! From the head of the chain to destruction: what was displaced, and when it may go.
 //!
 //! The chain of versions is its own list of garbage: what lies between `oldest` and the published
 //! version is displaced, in order, and retiring it took no memory. From there a version goes
-//! through three hands:
+//! through two hands:
 //!
-//! 1. **taken**: once the read sections say that no reader can hold it ([`Grace`]), whoever moves
-//!    `oldest` past it has taken it;
-//! 2. **deferred**: other reclaiming threads may still be looking at it. That is what
-//!    crossbeam-epoch is for: its guards keep taken versions readable, and it carries each to a
-//!    moment when no guard of that time is left, where it becomes *ready*;
-//! 3. **destroyed**: with no guard and no section held, so that a value's destructor may take its
-//!    time, panic, or call into the map.
+//! 1. **dismantled**, once the read sections say that no reader can hold it ([`Grace`]): the nodes
+//!    that its successor lacks are freed (or left to the owned snapshots that show them), and
+//!    `oldest` moves past it. This is done in the order of the chain, for a node may be freed only
+//!    when every version that shows it is gone or owns what it shows; so it is done by one thread at
+//!    a time, the one that has the *claim*;
+//! 2. **destroyed**: the entries it was the last to show, and the version itself; with no claim and
+//!    no section held, so that a value's destructor may take its time, panic, or call into the map.
 //!
-//! A thread that stops in between withholds what it has taken so far, and while it is pinned the
-//! destruction of what is taken after that; it stops no call of any other thread.
+//! The claim is taken by one exchange, or not at all: who finds it taken goes on without. A thread
+//! that stops while it has it withholds what is retired until it goes on; it stops no call of any
+//! other thread.
 //!
-//! Each call registers its own participant and leaves with it. Nothing is cached per thread: no
-//! garbage in a thread's private bag, and no destructor that runs when a thread exits.
+//! # The claim and fork
+//!
+//! In a child of `fork` the thread that had the claim may not exist. The claim names process and
+//! thread, so another thread of a child takes it over from a thread of the parent, and carries on
+//! with the version at the head: what had been done to that is written down step by step
+//! (`progress`), each step before it is made, so that a node whose turn it was is lost at most, never
+//! freed twice. But the thread that forked lives on in the child, and may have been interrupted by
+//! the handler it forked in: then it has the claim still, and what is retired waits until it
+//! returns to it. (A child that forked in a handler is to return from it before it starts threads.)
 
-use super::process_collector::{ProcessCollector, ProcessCollectors, SeenEmpty};
+use super::departures::{Destroyed, ProcessDepartures, SeenEmpty, destroy, destroy_all};
+use super::node::Node;
 use super::read_section::{Grace, ReadSections};
 use super::shared::{Block, Shared};
 use super::stack::Stack;
 use super::version::{Raw, Version};
-use crate::sync::{AtomicPtr, AtomicU64, Guard, Statistic, edge, fork_generation};
+use crate::sync::{AtomicPtr, AtomicU64, Statistic, edge, fork_generation, thread_identity};
 
 /// The head of the chain, and what was taken from it.
 pub(crate) struct Reclamation<T> {
-    /// The oldest version still in the chain. The chain holds one count of each version in it.
+    /// The oldest version still in the chain. The chain holds one count of each version in it, and
+    /// of everything they show. Only moved by the thread that has the claim.
     oldest: AtomicPtr<Block<Version<T>>>,
+    /// 0, or the [`Claim`] of the thread that dismantles.
+    claim: AtomicU64,
+    /// How many nodes of the head's leftovers were given back: the head's sequence number, and the
+    /// count in the lowest [`PROGRESS_BITS`]. Ordered by the claim; only read again after a fork.
+    progress: Statistic,
     /// Versions with a lower number have left the chain.
     taken: AtomicU64,
-    taken_bytes: Statistic,
     /// Versions that only readers of an older domain can hold.
     aside: Stack<T>,
-    aside_versions: Statistic,
-    aside_bytes: Statistic,
-    destroyed: Statistic,
-    collectors: ProcessCollectors<T>,
+    /// When the oldest version was displaced that is neither destroyed nor about to be, roughly: 0 if
+    /// there is none.
+    oldest_since: Statistic,
+    destroyed: Destroyed,
+    departures: ProcessDepartures<T>,
 }
+
+const PROGRESS_BITS: u32 = 24;
 
 /// What is retired and not destroyed.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +64,7 @@ pub(crate) struct Backlog {
     pub(crate) destroyed: u64,
     pub(crate) versions: u64,
     pub(crate) bytes: u64,
-    /// When the oldest of them was displaced: nanoseconds of `monotonic_nanos`.
+    /// When the oldest of them was displaced: nanoseconds of `coarse_nanos`.
     pub(crate) oldest: Option<u64>,
 }
 
@@ -56,17 +73,19 @@ pub(crate) struct Backlog {
 pub(crate) struct Settling {
     target: u64,
     seen_empty: SeenEmpty,
+    /// An epoch read after all of them were displaced, if it was needed.
+    tag: Option<u64>,
 }
 
 impl Settling {
     pub(crate) fn before(target: u64) -> Self {
-        Self { target, seen_empty: SeenEmpty::default() }
+        Self { target, seen_empty: SeenEmpty::default(), tag: None }
     }
 }
 
 /// What became of the head of the chain.
 enum Head {
-    /// It was taken, by this thread or another.
+    /// It was taken.
     Moved,
     /// A reader may hold it.
     Waits,
@@ -74,23 +93,80 @@ enum Head {
     IsYoung,
 }
 
+/// The right to dismantle, until it is dropped.
+struct Claim<'a> {
+    place: &'a AtomicU64,
+    name: u64,
+    generation: usize,
+}
+
+impl Claim<'_> {
+    const GENERATION_BITS: u32 = 16;
+
+    /// How this thread of this process signs.
+    fn name(generation: usize) -> u64 {
+        let generation = generation as u64 & ((1 << Self::GENERATION_BITS) - 1);
+        thread_identity() << Self::GENERATION_BITS | generation
+    }
+
+    /// Whether `holder`, the name in the claim, stands for a thread that the fork left behind.
+    fn is_lost(holder: u64, name: u64) -> bool {
+        let differs = holder ^ name;
+        differs & ((1 << Self::GENERATION_BITS) - 1) != 0 && differs >> Self::GENERATION_BITS != 0
+    }
+
+    /// Whether `holder` stands for this very thread, before the fork that made this process.
+    fn is_own_from_before(holder: u64, name: u64) -> bool {
+        holder != name && (holder ^ name) >> Self::GENERATION_BITS == 0
+    }
+
+    /// Whether this is still the process that it was made in: a handler may have forked.
+    fn stands(&self) -> bool {
+        fork_generation() == self.generation
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        // Ordering [unclaim]: Release; pairs with [claim].
+        //   seen: everything that was done to the chain is seen by whoever dismantles next.
+        let free = self.place.compare_exchange(self.name, 0, edge::unclaim(), edge::lost());
+        debug_assert!(free.is_ok(), "nobody takes a claim from a thread that lives");
+    }
+}
+
 impl<T> Reclamation<T> {
     /// Starts with the chain's first version, taking its count.
     pub(crate) fn new(root: Shared<Version<T>>) -> Self {
         Self {
             oldest: AtomicPtr::new(root.into_raw()),
+            claim: AtomicU64::new(0),
+            progress: Statistic::new(0),
             taken: AtomicU64::new(0),
-            taken_bytes: Statistic::new(0),
             aside: Stack::new(),
-            aside_versions: Statistic::new(0),
-            aside_bytes: Statistic::new(0),
-            destroyed: Statistic::new(0),
-            collectors: ProcessCollectors::new(),
+            oldest_since: Statistic::new(0),
+            destroyed: Destroyed { versions: Statistic::new(0), bytes: Statistic::new(0) },
+            departures: ProcessDepartures::new(),
         }
     }
 
-    /// Destroys what was retired before the call and nobody holds; gives up after `patience`
-    /// rounds in a row without progress.
+    fn try_claim(&self) -> Option<Claim<'_>> {
+        let generation = fork_generation();
+        let name = Claim::name(generation);
+        let holder = self.claim.load(edge::lost());
+        if holder != 0 && !Claim::is_lost(holder, name) {
+            return None;
+        }
+        // Ordering [claim]: Acquire; pairs with Release in `Claim::drop`.
+        //   seen:   everything that was done to the chain before;
+        //   failed: another thread dismantles.
+        // What a thread that the fork left behind had done is in this process's memory, all of it.
+        self.claim.compare_exchange(holder, name, edge::claim(), edge::lost()).ok()?;
+        Some(Claim { place: &self.claim, name, generation })
+    }
+
+    /// Destroys what was retired before the call and nobody holds; gives up when the epoch could
+    /// not be advanced `patience` times in a row.
     ///
     /// Lock-free: what other threads hold stays where it is. Not for use inside a section of the
     /// same map, whose own count would keep the epoch from passing.
@@ -98,114 +174,119 @@ impl<T> Reclamation<T> {
         &self,
         sections: &ReadSections,
         published: &AtomicPtr<Block<Version<T>>>,
+        target: u64,
         patience: u32,
     ) {
-        let process = self.collectors.current();
-        let participant = process.collector.register();
-        let mut target = None;
-        let mut idle = 0;
-        while idle < patience {
-            sections.try_advance();
-            let guard = participant.pin();
-            if fork_generation() != process.generation {
-                break; // a handler forked, and this goes on in the child
-            }
-            // SAFETY: (`peek_under`) 1. published, loaded behind the pin.
-            let newest = unsafe { peek_under(published.load(edge::read_published()), &guard) };
-            let target = *target.get_or_insert(newest.map_or(0, |newest| newest.sequence));
-            let mut progress = false;
-            let left = loop {
-                match self.take_oldest(target, sections, published, process, &guard) {
-                    Head::Moved => progress = true,
-                    Head::Waits => break true,
-                    Head::IsYoung => break false,
-                }
-            };
-            self.take_back(sections, process, &guard);
-            guard.flush();
-            drop(guard);
-            progress |= process.destroy_ready(&self.destroyed);
-            if !left && !process.is_flying() {
-                break;
-            }
-            idle = if progress { 0 } else { idle + 1 };
+        if let Some(claim) = self.try_claim() {
+            self.dismantle_displaced(&claim, sections, published, target, patience);
         }
-        drop(participant);
-        self.collectors.help_parents(process, &self.destroyed);
+        if let Some(departures) = self.departures.current() {
+            departures.destroy_ready(&self.destroyed);
+            self.departures.help_parents(departures, &self.destroyed);
+        }
+    }
+
+    fn dismantle_displaced(
+        &self,
+        claim: &Claim<'_>,
+        sections: &ReadSections,
+        published: &AtomicPtr<Block<Version<T>>>,
+        target: u64,
+        patience: u32,
+    ) {
+        let mut failed = 0;
+        while claim.stands() {
+            match self.dismantle_oldest(sections, published, target) {
+                Some(Head::Moved) => {}
+                Some(Head::Waits) if sections.try_advance() => failed = 0,
+                Some(Head::Waits) if failed < patience => failed += 1,
+                _ => break,
+            }
+        }
+        if claim.stands() {
+            self.take_back(sections);
+            self.note_oldest();
+        }
+    }
+
+    /// Notes when the oldest of what is left was displaced. For the thread that has the claim.
+    fn note_oldest(&self) {
+        let [aside, head] = [self.aside.top(), self.oldest.load(edge::by_claim())].map(|raw| {
+            // SAFETY: (`Shared::peek`) 1. and 2. null, or with its count where only the thread that
+            // has the claim takes it from.
+            unsafe { Shared::peek(raw) }.and_then(Version::displaced_at)
+        });
+        self.oldest_since.store(aside.or(head).unwrap_or(0), edge::statistic());
+    }
+
+    /// Notes that a version was displaced just now.
+    pub(crate) fn note_displaced(&self, version: &Version<T>) {
+        if self.oldest_since.load(edge::statistic()) == 0 {
+            self.oldest_since.store(version.displaced_at().unwrap_or(0), edge::statistic());
+        }
     }
 
     /// Whether everything that `settling` waits for is destroyed, but for what was set aside.
     ///
     /// Wait-free.
-    pub(crate) fn has_settled(&self, settling: &mut Settling) -> bool {
-        // Ordering [taken]: Acquire; pairs with Release in `take_oldest`.
+    pub(crate) fn has_settled(&self, sections: &ReadSections, settling: &mut Settling) -> bool {
+        // Ordering [taken]: Acquire; pairs with Release in `dismantle`.
         //   seen: the count in flight of every version with a lower number was seen.
         if self.taken.load(edge::taken()) < settling.target {
+            return self.is_left_to_this_thread(sections, settling);
+        }
+        self.departures.current().is_some_and(|flying| flying.see_off(&mut settling.seen_empty))
+    }
+
+    /// Whether this thread forked in the midst of dismantling, in a handler that has not returned,
+    /// and no reader can hold what `settling` waits for: it is destroyed when the handler returns.
+    fn is_left_to_this_thread(&self, sections: &ReadSections, settling: &mut Settling) -> bool {
+        let name = Claim::name(fork_generation());
+        if !Claim::is_own_from_before(self.claim.load(edge::lost()), name) {
             return false;
         }
-        let process = self.collectors.current();
-        process.see_off(&mut settling.seen_empty)
+        let tag = *settling.tag.get_or_insert_with(|| sections.epoch_after_displacement());
+        sections.try_advance();
+        sections.has_passed(tag)
     }
 
-    /// What is retired and not destroyed. Lock-free.
-    pub(crate) fn backlog(&self, published: &AtomicPtr<Block<Version<T>>>) -> Backlog {
-        let process = self.collectors.current();
-        let participant = process.collector.register();
-        let guard = participant.pin();
-        let taken = self.taken.load(edge::statistic());
-        let taken_bytes = self.taken_bytes.load(edge::statistic());
-        // SAFETY: (`peek_under`) 1. the top of what was set aside, loaded behind the pin.
-        let aside = unsafe { peek_under(self.aside.top(), &guard) };
-        // SAFETY: (`peek_under`) 1. the head of the chain, loaded behind the pin.
-        let oldest = unsafe { peek_under(self.oldest.load(edge::head()), &guard) };
-        // SAFETY: (`peek_under`) 1. published, loaded behind the pin.
-        let newest = unsafe { peek_under(published.load(edge::read_published()), &guard) };
-        let (sequence, bytes) =
-            newest.map_or((0, 0), |newest| (newest.sequence, newest.bytes_before));
-        let flying = process.flying.load(edge::statistic());
-        let waiting = [aside, oldest.filter(|oldest| oldest.sequence < sequence)];
+    /// What is retired and not destroyed, where `newest` is the published version. Wait-free.
+    pub(crate) fn backlog(&self, newest: &Version<T>) -> Backlog {
+        let destroyed = self.destroyed.versions.load(edge::statistic());
+        let bytes = self.destroyed.bytes.load(edge::statistic());
+        let versions = newest.sequence.saturating_sub(destroyed);
+        let since = self.oldest_since.load(edge::statistic());
         Backlog {
-            destroyed: self.destroyed.load(edge::statistic()),
-            versions: sequence.saturating_sub(taken)
-                + self.aside_versions.load(edge::statistic())
-                + flying,
-            bytes: bytes.saturating_sub(taken_bytes)
-                + self.aside_bytes.load(edge::statistic())
-                + process.flying_bytes.load(edge::statistic()),
-            oldest: waiting
-                .into_iter()
-                .flatten()
-                .filter_map(Version::displaced_at)
-                .chain((flying != 0).then(|| process.flying_since.load(edge::statistic())))
-                .min(),
+            destroyed,
+            versions,
+            bytes: newest.bytes_before.saturating_sub(bytes),
+            oldest: (versions != 0 && since != 0).then_some(since),
         }
     }
 
-    /// Takes the oldest version out of the chain if it may go and is older than `target`.
-    fn take_oldest(
+    /// Dismantles the head of the chain if it may go and is older than `target`.
+    ///
+    /// For the thread that has the claim. `None`: there is no memory.
+    fn dismantle_oldest(
         &self,
-        target: u64,
         sections: &ReadSections,
         published: &AtomicPtr<Block<Version<T>>>,
-        process: &ProcessCollector<T>,
-        guard: &Guard,
-    ) -> Head {
-        // Ordering [head]: Acquire; pairs with Release in the exchange below.
-        //   seen:     the version is whole, and so is what its taker saw published: `shown`, read
-        //             next, is not older than `head`;
-        //   not seen: the exchange fails.
-        let head = self.oldest.load(edge::head());
+        target: u64,
+    ) -> Option<Head> {
+        // Ordering [by_claim]: Relaxed; whoever moved it had the claim before this thread.
+        let head = self.oldest.load(edge::by_claim());
         // Ordering [read_published]: Acquire; pairs with Release in `Index::publish_up_to`.
         //   seen: `head` is displaced, and an epoch read behind this counts from then.
         // Null: the root is not published yet; it is displaced from nothing.
         let shown = published.load(edge::read_published());
         if shown.is_null() || shown == head {
-            return Head::IsYoung;
+            return Some(Head::IsYoung);
         }
-        // SAFETY: (`peek_under`) 1. the head of the chain, loaded behind the pin.
-        let Some(version) = (unsafe { peek_under(head, guard) }) else { return Head::IsYoung };
+        // SAFETY: (`Shared::peek`) 1. the head of the chain; 2. the chain counts it, and only the
+        // thread that has the claim takes it out.
+        let version: &Version<T> = unsafe { Shared::peek(head) }?;
         if version.sequence >= target {
-            return Head::IsYoung;
+            return Some(Head::IsYoung);
         }
         let tag = version.tag().unwrap_or_else(|| {
             // The thread that displaced it has not come to say so; any thread may.
@@ -215,52 +296,73 @@ impl<T> Reclamation<T> {
         });
         let grace = sections.grace(tag, version.born);
         if grace == Grace::Waiting {
-            return Head::Waits;
+            return Some(Head::Waits);
         }
-        let next = version.next();
-        // SAFETY: (`peek_under`) 1. behind the head, which was in the chain when it was loaded
-        // behind the pin, so this was not taken before the pin either.
-        let after = unsafe { peek_under(next, guard) };
-        let bytes = after.map_or(0, |after| after.bytes_before - version.bytes_before);
-        // Any thread would store the same.
-        version.weight.store(bytes, edge::statistic());
-        let flight = process.board(version);
-        // Ordering [pop]: Release; pairs with Acquire at `head`.
-        //   seen:   the new head is whole, and the count in flight is seen;
-        //   failed: another thread took it.
-        if self.oldest.compare_exchange(head, next, edge::pop(), edge::lost()).is_err() {
-            return Head::Moved;
-        }
-        self.taken_bytes.fetch_add(bytes, edge::statistic());
+        let departures = self.departures.current()?;
+        // SAFETY: (`Shared::peek`) 1. its successor, for it is displaced; 2. in the chain, behind it.
+        let next: &Version<T> = unsafe { Shared::peek(version.next()) }?;
+        // SAFETY: (`dismantle`) 1. the head, by the thread that has the claim; 2. its grace has passed,
+        // but perhaps for readers of an old domain; 3. which is said here.
+        unsafe { self.dismantle(head, version, next, grace == Grace::HeldByOldDomain) };
+        departures.board(version);
+        self.oldest.store(version.next(), edge::by_claim());
         // Ordering [took]: Release; pairs with Acquire in `has_settled`.
-        //   seen: the count in flight of this version and (by [head]) of all before it is seen.
-        self.taken.fetch_max(version.sequence + 1, edge::took());
-        match grace {
-            Grace::HeldByOldDomain => {
-                self.set_aside(version, head);
-                drop(flight);
-            }
-            // SAFETY: (`defer`) 1. taken out of the chain above; 2. its grace has passed; 3. by our
-            // caller, `reclaim`.
-            _ => unsafe { process.defer(head, flight, guard) },
+        //   seen: the count in flight of this version and of all before it is seen.
+        self.taken.store(version.sequence + 1, edge::took());
+        if grace == Grace::HeldByOldDomain {
+            departures.leave(version);
+            // SAFETY: (`Stack::push`) 1. taken out of the chain above, with its count.
+            unsafe { self.aside.push(head) };
+        } else {
+            // SAFETY: (`Departures::make_ready`) 1. taken, dismantled and counted in above.
+            unsafe { departures.make_ready(head) };
         }
-        Head::Moved
+        Some(Head::Moved)
     }
 
-    /// Keeps a version until the readers of the old domain have left, if ever they do.
-    fn set_aside(&self, version: &Version<T>, raw: Raw<T>) {
-        self.aside_versions.fetch_add(1, edge::statistic());
-        self.aside_bytes.fetch_add(version.weight.load(edge::statistic()), edge::statistic());
-        // SAFETY: (`Stack::push`) 1. both callers have taken the version, with its count.
-        unsafe { self.aside.push(raw) };
+    /// Gives back the chain's counts of the nodes that `next` lacks.
+    ///
+    /// # Safety
+    ///
+    /// 1. `raw` is `version`, the head of the chain, `next` its successor, and the caller has the
+    ///    claim, or the map for itself.
+    /// 2. No reader can hold `version` or one before it, unless it owns what it shows.
+    /// 3. `held`: a reader may hold it all the same.
+    unsafe fn dismantle(&self, raw: Raw<T>, version: &Version<T>, next: &Version<T>, held: bool) {
+        // SAFETY: (`Shared::is_shared`) 1. in the chain, by 1.
+        if held || unsafe { Shared::is_shared(raw) } {
+            // SAFETY: (`Version::own_tree`) 1. by 1.
+            unsafe { version.own_tree() };
+        }
+        let bytes = next.bytes_before - version.bytes_before;
+        version.weight.store(bytes, edge::statistic());
+        // SAFETY: (`Version::leftovers`) 1. only who dismantles takes them, by 1. this thread.
+        let nodes = unsafe { next.leftovers() }.map_or(&[][..], |leftovers| leftovers.nodes());
+        let begin = version.sequence << PROGRESS_BITS;
+        let done = self.progress.load(edge::statistic()).wrapping_sub(begin);
+        let done = if done >> PROGRESS_BITS == 0 { done } else { 0 };
+        for (number, &node) in nodes.iter().enumerate().skip(done as usize) {
+            // SAFETY: (`Node::own_if_shared`) 1. the chain's count of what the successor lacks,
+            // in an order in which everything below comes later; by 2. no reader.
+            unsafe { Node::own_if_shared(node) };
+            let number = number as u64 + 1;
+            self.progress.store(begin.wrapping_add(number), edge::statistic());
+            // SAFETY: (`Node::release`) 1. as above; once, as `progress` says.
+            unsafe { Node::release(node) };
+        }
+        next.pass_leftovers_to(version);
     }
 
-    /// Defers what was set aside and is no longer held; sets the rest aside again.
-    fn take_back(&self, sections: &ReadSections, process: &ProcessCollector<T>, guard: &Guard) {
+    /// Makes ready what was set aside and is no longer held; sets the rest aside again.
+    ///
+    /// For the thread that has the claim.
+    fn take_back(&self, sections: &ReadSections) {
         // The top is the one set aside last, so held by no more domains than the others: if it may
         // not go, none may. (Not so after nested forks, where some wait for the map's end.)
-        // SAFETY: (`peek_under`) 1. the top of what was set aside, loaded behind the pin.
-        let Some(top) = (unsafe { peek_under(self.aside.top(), guard) }) else { return };
+        // SAFETY: (`Shared::peek`) 1. null, or set aside; 2. its count is on the stack, and only the
+        // thread that has the claim takes it off.
+        let Some(top) = (unsafe { Shared::peek(self.aside.top()) }) else { return };
+        let Some(departures) = self.departures.current() else { return };
         if !may_go(sections, top) {
             return;
         }
@@ -268,57 +370,70 @@ impl<T> Reclamation<T> {
         // SAFETY: (`Stack::unlink`) 1. taken off the stack, with its count, by this thread alone.
         while let Some((version, rest)) = unsafe { Stack::unlink(raw) } {
             raw = rest;
-            let weight = version.weight.load(edge::statistic());
             if may_go(sections, &version) {
-                let flight = process.board(&version);
-                // SAFETY: (`defer`) 1. taken off the stack; 2. its grace has passed; 3. by our caller,
-                // `reclaim`.
-                unsafe { process.defer(version.into_raw(), flight, guard) };
+                departures.board(&version);
+                // SAFETY: (`Departures::make_ready`) 1. dismantled before it was set aside.
+                unsafe { departures.make_ready(version.into_raw()) };
             } else {
-                let taken = version.into_raw();
-                // SAFETY: (`peek_under`) 1. taken off the stack behind the pin.
-                if let Some(version) = unsafe { peek_under(taken, guard) } {
-                    self.set_aside(version, taken);
-                }
+                // SAFETY: (`Stack::push`) 1. with its count, as it was taken off.
+                unsafe { self.aside.push(version.into_raw()) };
             }
-            self.aside_versions.fetch_sub(1, edge::statistic());
-            self.aside_bytes.fetch_sub(weight, edge::statistic());
         }
     }
 
-    /// Destroys everything, through shared access: what the collectors carry points here.
+    /// Destroys everything, through shared access.
     ///
     /// # Safety
     ///
     /// 1. It is called once, and nothing is called after it but `drop`.
     /// 2. No other call on the map is under way, and no section of it is left.
     pub(crate) unsafe fn finish(&self) {
-        // SAFETY: (`ProcessCollectors::finish`) 1. and 2. by 1. and 2. of this.
-        unsafe { self.collectors.finish() };
-        self.aside.clear();
-        let mut raw = self.oldest.load(edge::head());
-        while !raw.is_null() {
+        let mut raw = self.oldest.load(edge::by_claim());
+        loop {
             // SAFETY: (`Shared::from_raw`) 1. the chain holds a count of each version in it.
             let version = unsafe { Shared::from_raw(raw) };
-            raw = version.next();
+            let successor = version.next();
+            // SAFETY: (`Shared::peek`) 1. null, or its successor; 2. in the chain.
+            match unsafe { Shared::peek(successor) } {
+                Some(next) => {
+                    // SAFETY: (`dismantle`) 1. by 2. of this; 2. likewise; 3. nobody.
+                    unsafe { self.dismantle(raw, &version, next, false) };
+                    // SAFETY: (`destroy`) 1. dismantled.
+                    unsafe { destroy(version) };
+                    raw = successor;
+                }
+                None => {
+                    // SAFETY: (`retire_newest`) 1. by 2. of this.
+                    unsafe { retire_newest(raw, &version) };
+                    break;
+                }
+            }
         }
+        // SAFETY: (`destroy_all`) 1. what is set aside was dismantled.
+        unsafe { destroy_all(&self.aside) };
+        // SAFETY: (`ProcessDepartures::finish`) 1. by 2. of this.
+        unsafe { self.departures.finish() };
+    }
+}
+
+/// Gives back everything that the newest version shows.
+///
+/// # Safety
+///
+/// 1. `raw` is `version`, the newest and last of its chain, and nobody else uses the map.
+unsafe fn retire_newest<T>(raw: Raw<T>, version: &Version<T>) {
+    // SAFETY: (`Shared::is_shared`) 1. alive: it is borrowed.
+    if unsafe { Shared::is_shared(raw) } {
+        // SAFETY: (`Version::own_tree`) 1. by 1.
+        unsafe { version.own_tree() };
+    }
+    if !version.tree.root.is_nothing() {
+        // SAFETY: (`Node::retire_all`) 1. by 1. the chain's counts of what it shows, for good.
+        unsafe { Node::retire_all(version.tree.root.node()) };
     }
 }
 
 /// Whether no reader can hold a version that was set aside.
 fn may_go<T>(sections: &ReadSections, version: &Version<T>) -> bool {
     version.tag().is_some_and(|tag| sections.grace(tag, version.born) == Grace::Passed)
-}
-
-/// The version behind a pointer, as long as the guard lives.
-///
-/// # Safety
-///
-/// 1. `raw` is null, or was the published version, in the chain, or set aside at some moment after
-///    `guard` was pinned on the map's collector of this process.
-unsafe fn peek_under<T>(raw: Raw<T>, _guard: &Guard) -> Option<&Version<T>> {
-    // SAFETY: (`Shared::peek`) 1. by 1.; 2. what is published, in the chain or set aside carries a
-    // count, which goes through `defer` under a guard; crossbeam-epoch declares it ready no sooner
-    // than every guard pinned before that is gone.
-    unsafe { Shared::peek(raw) }
 }

@@ -93,6 +93,19 @@ impl<X> Shared<X> {
         Self::clone(&held)
     }
 
+    /// Whether there is more than one count on a block.
+    ///
+    /// # Safety
+    ///
+    /// 1. `raw` is a block's address, and something holds a count on it during the call.
+    pub(crate) unsafe fn is_shared(raw: *mut Block<X>) -> bool {
+        // SAFETY: by 1.
+        let block = unsafe { &*raw };
+        // Ordering [count_up]: Relaxed; who asks knows that nobody counts up meanwhile, and what was
+        // counted before it knows of by other edges.
+        block.count.load(edge::count_up()) != 1
+    }
+
     /// The body, if this is the only count; the memory is freed.
     pub(crate) fn try_into_body(self) -> Result<X, Self> {
         // Ordering [count_last]: as in `drop`; a count of one can only be this one, so nobody can

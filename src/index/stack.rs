@@ -67,13 +67,4 @@ impl<T> Stack<T> {
         let rest = version.below.load(edge::below());
         Some((version, rest))
     }
-
-    /// Destroys all versions on the stack, which nobody else looks at any more.
-    pub(crate) fn clear(&self) {
-        let mut raw = self.take_all();
-        // SAFETY: (`Stack::unlink`) 1. just taken; each rest is used once.
-        while let Some((_version, rest)) = unsafe { Self::unlink(raw) } {
-            raw = rest;
-        }
-    }
 }

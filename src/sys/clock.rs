@@ -1,11 +1,17 @@
 #![expect(unsafe_code, reason = "clock_gettime and nanosleep")]
 //! Nanoseconds that never go back, for saying how long garbage has waited; and a pause.
 
-/// Nanoseconds since some moment before this process (`CLOCK_MONOTONIC`); at least 1.
-pub(crate) fn monotonic_nanos() -> u64 {
+/// Nanoseconds since some moment before this process, to a few milliseconds; at least 1.
+///
+/// The coarse clock, where there is one: it is read at every write.
+pub(crate) fn coarse_nanos() -> u64 {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a valid place for a timespec; this clock exists on every Unix.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    // SAFETY: `now` is a valid place for a timespec; the clock exists on this system.
+    unsafe { libc::clock_gettime(CLOCK, &raw mut now) };
     (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64).max(1)
 }
 

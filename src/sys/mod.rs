@@ -3,7 +3,8 @@
 //! - [`fork`]: a number that differs between a process and its children;
 //! - [`barrier`]: makes a publication visible to threads that were not told of it;
 //! - [`destroying`]: whether this thread is in the midst of destroying garbage;
-//! - [`clock`]: nanoseconds that never go back, and a pause that signals end.
+//! - [`clock`]: nanoseconds that never go back, and a pause that signals end;
+//! - [`thread`]: a number that tells a process's threads apart.
 //!
 //! None of them is on the handler's path.
 
@@ -11,3 +12,4 @@ pub(crate) mod barrier;
 pub(crate) mod clock;
 pub(crate) mod destroying;
 pub(crate) mod fork;
+pub(crate) mod thread;

@@ -1,0 +1,411 @@
+#![expect(unsafe_code, reason = "unlinks nodes and counts entries for the chain")]
+//! From one version's tree to the next: a write copies the nodes on its way, and no others.
+//!
+//! A batch goes down the tree as one sorted list, split at the starts of the nodes, so it is one
+//! pass however many ranges it has. What becomes too large is cut, if possible at a gap of the
+//! address space, so that a node's span is as even as its ranges let it be; what becomes too small
+//! is joined with a neighbour.
+//!
+//! Nothing is changed by building: what is made is freed again if the version is not linked, and
+//! what is replaced is only listed, for the version that displaces it.
+
+use super::Refusal;
+use super::address_range::CodeRange;
+use super::entry::{Entry, Item};
+use super::leftovers::Leftovers;
+use super::node::{Node, Slot, fewest_slots, most_slots};
+use super::shared::{Block, Shared};
+use super::tree::Tree;
+use crate::sync::SmallVec;
+
+/// What a write does. Both lists are sorted by start and hold no empty range.
+pub(crate) struct Change<'c, T> {
+    pub(crate) add: &'c [Item<T>],
+    pub(crate) remove: &'c [Item<T>],
+    /// Whether buried entries are looked for and left out, wherever they are.
+    pub(crate) tidy: bool,
+}
+
+/// A successor that is not linked yet.
+pub(crate) struct Successor<T> {
+    pub(crate) tree: Tree<T>,
+    pub(crate) leftovers: Leftovers<T>,
+    pub(crate) made: Made<T>,
+}
+
+/// What was made for a version; freed again, unless it is kept.
+pub(crate) struct Made<T> {
+    nodes: Vec<*mut Node<T>>,
+    /// Entries that were counted for the chain.
+    entries: Vec<*mut Block<Entry<T>>>,
+}
+
+/// The slots of one node to be, before it is known whether they fit one. Room for a full node, and
+/// some: a larger list is a batch's.
+type List<T> = SmallVec<[Slot<T>; 264]>;
+
+/// A part of a change: what falls to one node.
+struct Part<'c, T> {
+    add: &'c [Item<T>],
+    remove: &'c [Item<T>],
+}
+
+impl<T> Clone for Part<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Part<'_, T> {}
+
+impl<'c, T> Part<'c, T> {
+    const NONE: Self = Self { add: &[], remove: &[] };
+
+    fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty()
+    }
+
+    /// Takes off what starts before `bound` (all of it, if there is none).
+    fn take_below(&mut self, bound: Option<&Slot<T>>) -> Self {
+        let Some(bound) = bound else { return core::mem::replace(self, Self::NONE) };
+        let below = |items: &[Item<T>]| items.partition_point(|i| i.range.start() < bound.start());
+        let (add, remove);
+        (add, self.add) = self.add.split_at(below(self.add));
+        (remove, self.remove) = self.remove.split_at(below(self.remove));
+        Self { add, remove }
+    }
+}
+
+impl<T> Made<T> {
+    /// The version is linked: what was made belongs to the chain.
+    pub(crate) fn keep(mut self) {
+        self.nodes.clear();
+        self.entries.clear();
+    }
+}
+
+impl<T> Drop for Made<T> {
+    fn drop(&mut self) {
+        for node in self.nodes.drain(..) {
+            // SAFETY: (`Node::discard`) 1. made here, and never linked.
+            unsafe { Node::discard(node) };
+        }
+        for entry in self.entries.drain(..) {
+            // SAFETY: (`Shared::from_raw`) 1. counted in `Edit::apply`, and not handed over.
+            drop(unsafe { Shared::from_raw(entry) });
+        }
+    }
+}
+
+impl<T> Tree<T> {
+    /// The tree after `change`, and what it replaces.
+    ///
+    /// O(k log n + slots of the nodes on the way) for k ranges.
+    pub(crate) fn successor(&self, change: &Change<'_, T>) -> Result<Successor<T>, Refusal> {
+        for pair in change.add.windows(2) {
+            if let [one, other] = pair {
+                refuse_overlap(other.range, one.range)?;
+            }
+        }
+        let mut edit = Edit {
+            old: self,
+            tidy: change.tidy,
+            bytes: self.bytes,
+            leftovers: Leftovers::none(),
+            made: Made { nodes: Vec::new(), entries: Vec::new() },
+        };
+        let (root, height) = edit.apply(Part { add: change.add, remove: change.remove })?;
+        edit.made.entries.try_reserve_exact(change.add.len()).map_err(|_| Refusal::OutOfMemory)?;
+        let counted = change.add.iter().map(|item| item.entry.clone().into_raw());
+        edit.made.entries.extend(counted);
+        let Edit { bytes, leftovers, made, .. } = edit;
+        let entries = self.entries + change.add.len() - leftovers.entries().len();
+        Ok(Successor { tree: Self { root, height, entries, bytes }, leftovers, made })
+    }
+
+    /// The last range before `address` that is not buried.
+    fn last_before(&self, mut address: usize) -> Option<CodeRange> {
+        loop {
+            let part = self.leaf_before(address);
+            address = part.first()?.start();
+            let visible = part.iter().rev().filter_map(|slot| self.found(slot));
+            if let Some(found) = visible.into_iter().find(|found| !found.entry.is_buried()) {
+                return Some(found.range);
+            }
+        }
+    }
+
+    /// The first range from `address` on that is not buried.
+    fn first_from(&self, mut address: usize) -> Option<CodeRange> {
+        loop {
+            let part = self.leaf_from(address);
+            address = part.last()?.start().checked_add(1)?;
+            let visible = part.iter().filter_map(|slot| self.found(slot));
+            if let Some(found) = visible.into_iter().find(|found| !found.entry.is_buried()) {
+                return Some(found.range);
+            }
+        }
+    }
+}
+
+fn refuse_overlap(added: CodeRange, existing: CodeRange) -> Result<(), Refusal> {
+    if added.overlaps(existing) { Err(Refusal::Overlap { added, existing }) } else { Ok(()) }
+}
+
+fn range_of<T>(slot: &Slot<T>) -> CodeRange {
+    CodeRange::of_slot(slot.start(), slot.end())
+}
+
+fn push<T>(list: &mut List<T>, slot: Slot<T>) -> Result<(), Refusal> {
+    list.try_reserve(1).map_err(|_| Refusal::OutOfMemory)?;
+    list.push(slot);
+    Ok(())
+}
+
+fn append<T>(list: &mut List<T>, slots: &[Slot<T>]) -> Result<(), Refusal> {
+    list.try_reserve(slots.len()).map_err(|_| Refusal::OutOfMemory)?;
+    list.extend_from_slice(slots);
+    Ok(())
+}
+
+/// A write under way.
+struct Edit<'t, T> {
+    old: &'t Tree<T>,
+    tidy: bool,
+    bytes: usize,
+    leftovers: Leftovers<T>,
+    made: Made<T>,
+}
+
+impl<T> Edit<'_, T> {
+    /// Makes the change; the new root, and its height.
+    fn apply(&mut self, part: Part<'_, T>) -> Result<(Slot<T>, u8), Refusal> {
+        let mut height = self.old.height;
+        let mut list = List::new();
+        self.rewrite(&self.old.root, height, part, &mut list)?;
+        loop {
+            if height > 0 && list.len() == 1 {
+                // The root has one node below: that is the root.
+                let root = list[0];
+                list.clear();
+                height -= 1;
+                append(&mut list, self.old.below(&root))?;
+                if height == 0 || list.len() > 1 {
+                    return Ok((root, height));
+                }
+                self.replace_or_unmake(&root)?;
+                continue;
+            }
+            if list.is_empty() {
+                return Ok((Slot::nothing(), 0));
+            }
+            if list.len() <= most_slots(height) {
+                return Ok((self.make(&list, height)?, height));
+            }
+            let mut above = List::new();
+            self.cut(&list, height, &mut above)?;
+            list = above;
+            height += 1;
+        }
+    }
+
+    /// What the node at `slot` is to hold after `part`, appended to `out`; the node is replaced.
+    fn rewrite(
+        &mut self,
+        slot: &Slot<T>,
+        height: u8,
+        part: Part<'_, T>,
+        out: &mut List<T>,
+    ) -> Result<(), Refusal> {
+        let slots = self.old.below(slot);
+        if !slot.is_nothing() {
+            self.replace(slot)?;
+        }
+        if height == 0 {
+            self.merge(slots, part, out)
+        } else {
+            self.descend(slots, height, part, out)
+        }
+    }
+
+    /// Merges a leaf's slots with what is added, without what is removed.
+    fn merge(
+        &mut self,
+        slots: &[Slot<T>],
+        part: Part<'_, T>,
+        out: &mut List<T>,
+    ) -> Result<(), Refusal> {
+        let first = out.len();
+        out.try_reserve(slots.len() + part.add.len()).map_err(|_| Refusal::OutOfMemory)?;
+        let mut add = part.add.iter().peekable();
+        let mut remove = part.remove.iter().peekable();
+        let place = |out: &mut List<T>, item: &Item<T>| {
+            let (start, end) = (item.range.start(), item.range.end());
+            if let Some(last) = out[first..].last() {
+                refuse_overlap(item.range, range_of(last))?;
+            }
+            out.push(Slot::of_entry(start, end, item.entry.as_raw()));
+            Ok(())
+        };
+        for slot in slots {
+            while let Some(item) = add.next_if(|item| item.range.start() < slot.start()) {
+                place(out, item)?;
+            }
+            while remove.next_if(|item| item.range.start() < slot.start()).is_some() {}
+            let removed = remove.peek().is_some_and(|item| item.entry.as_raw() == slot.entry());
+            let buried = || self.old.found(slot).is_some_and(|found| found.entry.is_buried());
+            if removed || self.tidy && buried() {
+                self.leftovers.add_entry(slot.entry()).ok_or(Refusal::OutOfMemory)?;
+                continue;
+            }
+            if let Some(last) = out[first..].last() {
+                refuse_overlap(range_of(last), range_of(slot))?;
+            }
+            out.push(*slot);
+        }
+        for item in add {
+            place(out, item)?;
+        }
+        // The ranges of other leaves stand beside the first and the last of this one.
+        if let (Some(least), Some(most)) = (part.add.first(), part.add.last()) {
+            let is_first = out.get(first).is_some_and(|slot| slot.start() == least.range.start());
+            if let (true, Some(before)) = (is_first, self.old.last_before(least.range.start())) {
+                refuse_overlap(least.range, before)?;
+            }
+            let is_last = out.last().is_some_and(|slot| slot.start() == most.range.start());
+            if let (true, Some(behind)) = (is_last, self.old.first_from(most.range.start())) {
+                refuse_overlap(most.range, behind)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rewrites those nodes below that have a share in the change.
+    fn descend(
+        &mut self,
+        slots: &[Slot<T>],
+        height: u8,
+        mut part: Part<'_, T>,
+        out: &mut List<T>,
+    ) -> Result<(), Refusal> {
+        let below = height - 1;
+        let mut rest = slots;
+        // Whether the last node in `out` is one that was there before.
+        let mut last_is_old = false;
+        while let [slot, behind @ ..] = rest {
+            rest = behind;
+            let share = part.take_below(rest.first());
+            if share.is_empty() && !self.tidy {
+                push(out, *slot)?;
+                last_is_old = true;
+                continue;
+            }
+            let mut list = List::new();
+            self.rewrite(slot, below, share, &mut list)?;
+            while !list.is_empty() && list.len() < fewest_slots(below) {
+                let seam;
+                if let [next, behind @ ..] = rest {
+                    rest = behind;
+                    let share = part.take_below(rest.first());
+                    seam = list.len();
+                    self.rewrite(next, below, share, &mut list)?;
+                } else if let (true, Some(previous)) = (last_is_old, out.last().copied()) {
+                    last_is_old = false;
+                    out.pop();
+                    self.replace(&previous)?;
+                    let slots = self.old.below(&previous);
+                    seam = slots.len();
+                    list.try_reserve(seam).map_err(|_| Refusal::OutOfMemory)?;
+                    list.insert_from_slice(0, slots);
+                } else {
+                    break; // the only node below; the one above will be joined
+                }
+                self.mend(&mut list, seam, below)?;
+            }
+            self.cut(&list, below, out)?;
+            last_is_old &= list.is_empty();
+        }
+        Ok(())
+    }
+
+    /// Joins the nodes on both sides of a seam, if one of them is too small: `list` is to be the
+    /// slots of a node of that height, put together from two.
+    fn mend(&mut self, list: &mut List<T>, seam: usize, height: u8) -> Result<(), Refusal> {
+        let Some(below) = height.checked_sub(1) else { return Ok(()) };
+        let Some([left, right]) = seam.checked_sub(1).and_then(|left| list.get(left..=seam)) else {
+            return Ok(());
+        };
+        let (left, right) = (*left, *right);
+        if left.guide().len().min(right.guide().len()) >= fewest_slots(below) {
+            return Ok(());
+        }
+        let mut joined = List::new();
+        append(&mut joined, self.old.below(&left))?;
+        let inner_seam = joined.len();
+        append(&mut joined, self.old.below(&right))?;
+        self.replace_or_unmake(&left)?;
+        self.replace_or_unmake(&right)?;
+        self.mend(&mut joined, inner_seam, below)?;
+        let mut mended = List::new();
+        append(&mut mended, &list[..seam - 1])?;
+        self.cut(&joined, below, &mut mended)?;
+        append(&mut mended, &list[seam + 1..])?;
+        *list = mended;
+        Ok(())
+    }
+
+    /// Makes nodes of these slots, as few as fit and the cuts allow, and appends them to `out`.
+    fn cut(&mut self, slots: &[Slot<T>], height: u8, out: &mut List<T>) -> Result<(), Refusal> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        if slots.len() <= most_slots(height) {
+            let node = self.make(slots, height)?;
+            return push(out, node);
+        }
+        let (low, high) = slots.split_at(best_cut(slots));
+        self.cut(low, height, out)?;
+        self.cut(high, height, out)
+    }
+
+    fn make(&mut self, slots: &[Slot<T>], height: u8) -> Result<Slot<T>, Refusal> {
+        self.made.nodes.try_reserve(1).map_err(|_| Refusal::OutOfMemory)?;
+        let slot = Node::make(slots, height).ok_or(Refusal::OutOfMemory)?;
+        self.made.nodes.push(slot.node());
+        self.bytes += Node::<T>::bytes(slot.guide());
+        Ok(slot)
+    }
+
+    /// Lists a node of the old tree as replaced.
+    fn replace(&mut self, slot: &Slot<T>) -> Result<(), Refusal> {
+        self.leftovers.add_node(slot).ok_or(Refusal::OutOfMemory)?;
+        self.bytes -= Node::<T>::bytes(slot.guide());
+        Ok(())
+    }
+
+    /// As `replace`, of a node that may have been made just now: then it is freed.
+    fn replace_or_unmake(&mut self, slot: &Slot<T>) -> Result<(), Refusal> {
+        let Some(made) = self.made.nodes.iter().rposition(|&made| made == slot.node()) else {
+            return self.replace(slot);
+        };
+        self.made.nodes.swap_remove(made);
+        self.bytes -= Node::<T>::bytes(slot.guide());
+        // SAFETY: (`Node::discard`) 1. made in this write, and no longer in any list.
+        unsafe { Node::discard(slot.node()) };
+        Ok(())
+    }
+}
+
+/// Where to cut slots that do not fit one node: in the middle half, at the widest gap between two
+/// starts (to a power of two: small differences do not move it from the middle).
+fn best_cut<T>(slots: &[Slot<T>]) -> usize {
+    let len = slots.len();
+    let width = |at: usize| match slots.get(at - 1..=at) {
+        Some([before, behind]) => (behind.start() - before.start()).max(1).ilog2(),
+        _ => 0,
+    };
+    let middle = len / 2;
+    let nearest_first = (0..len / 4).flat_map(|away| [middle + away, middle - away]);
+    // `max_by_key` gives the last of several: the nearest is asked last.
+    nearest_first.rev().max_by_key(|&at| width(at)).unwrap_or(middle)
+}

@@ -1,0 +1,146 @@
+//! Finding a slot in a node of sorted slots: a bucket table, then a few steps.
+//!
+//! The span of a node's starts is cut into buckets of equal size (a power of two of bytes), and a
+//! table of one byte per bucket gives the last slot that starts at or before the bucket does. What
+//! is left is a binary search among the slots that start inside one bucket: none or one on even
+//! layouts, and never more than the node holds. The number of steps is fixed per node, so that the
+//! search has no branch that depends on the address.
+//!
+//! Nodes are cut at gaps of the address space (`edit`), which keeps far-apart clusters of code out
+//! of one node where that is possible: equal buckets need an even span. The technique is that of
+//! interpolation by table lookup (a "bucket directory"); what it costs on which layout is in
+//! `docs/BENCHMARKS.md`.
+
+use super::node::Slot;
+
+/// How to search one node: kept where the node is pointed at, so that the search touches nothing of
+/// the node but one byte of its table and the slots it compares.
+///
+/// Bits, from the lowest: 6 of shift (bytes per bucket), 4 of steps, 4 of the table's size, 10 of
+/// the number of slots.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Guide(usize);
+
+/// Up to so many slots are searched without a table.
+const WITHOUT_TABLE: usize = 4;
+/// Buckets per slot, at least; the next power of two is taken.
+const BUCKETS_PER_SLOT: usize = 2;
+/// The largest table, as a power of two.
+const LARGEST_TABLE: u32 = 9;
+/// The table's entries are bytes.
+pub(crate) const LARGEST_NODE: usize = 256;
+
+impl Guide {
+    /// The guide of a node with these slots, sorted by start; not its table yet.
+    pub(crate) fn of<T>(slots: &[Slot<T>]) -> Self {
+        debug_assert!(!slots.is_empty() && slots.len() <= LARGEST_NODE);
+        let table = match slots.len() {
+            ..=WITHOUT_TABLE => 0,
+            len => (len * BUCKETS_PER_SLOT).next_power_of_two().trailing_zeros().min(LARGEST_TABLE),
+        };
+        let span = match slots {
+            [first, .., last] => last.start() - first.start(),
+            _ => 0,
+        };
+        let significant = usize::BITS - span.leading_zeros();
+        let shift = significant.saturating_sub(table);
+        // Without a table: as many steps as the slots take. With one: `fill` will tell.
+        let steps = usize::BITS - (slots.len() - 1).leading_zeros();
+        Self::pack(shift.min(usize::BITS - 1), steps, table, slots.len())
+    }
+
+    const fn pack(shift: u32, steps: u32, table: u32, len: usize) -> Self {
+        Self(shift as usize | (steps as usize) << 6 | (table as usize) << 10 | len << 14)
+    }
+
+    pub(crate) const fn from_bits(bits: usize) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) const fn bits(self) -> usize {
+        self.0
+    }
+
+    /// How many slots the node has.
+    #[inline(always)]
+    pub(crate) const fn len(self) -> usize {
+        self.0 >> 14
+    }
+
+    /// How many bytes its table has.
+    #[inline(always)]
+    pub(crate) const fn buckets(self) -> usize {
+        // A table of 2^0 would be no table at all.
+        (1 << ((self.0 >> 10) & 15)) & !1
+    }
+
+    /// How many comparisons a search makes behind the table.
+    #[inline(always)]
+    pub(crate) const fn steps(self) -> usize {
+        (self.0 >> 6) & 15
+    }
+
+    #[inline(always)]
+    const fn shift(self) -> usize {
+        self.0 & 63
+    }
+
+    /// Fills the table of the node with these slots; the guide to search it with.
+    pub(crate) fn fill<T>(self, slots: &[Slot<T>], table: &mut [u8]) -> Self {
+        let ([first, ..], false) = (slots, table.is_empty()) else { return self };
+        let (base, shift) = (first.start(), self.shift());
+        let mut filled = 0;
+        for (index, slot) in slots.iter().enumerate().skip(1) {
+            let distance = slot.start() - base;
+            // The first bucket that starts at or behind the slot: all before it start too early.
+            let bucket = (distance >> shift) + usize::from(distance & ((1 << shift) - 1) != 0);
+            let behind = bucket.clamp(filled, table.len());
+            table[filled..behind].fill((index - 1) as u8);
+            filled = behind;
+        }
+        table[filled..].fill((slots.len() - 1) as u8);
+        let most = slots.iter().enumerate().map(|(index, slot)| {
+            index - usize::from(table[((slot.start() - base) >> shift).min(table.len() - 1)])
+        });
+        let most = most.max().unwrap_or(0);
+        let steps = usize::BITS - most.leading_zeros();
+        Self::pack(shift as u32, steps, table.len().trailing_zeros(), slots.len())
+    }
+
+    /// Which byte of the table tells where to begin.
+    #[inline(always)]
+    pub(crate) fn bucket(self, base: usize, address: usize) -> usize {
+        let bucket = address.wrapping_sub(base) >> self.shift();
+        bucket.min(self.buckets().wrapping_sub(1))
+    }
+
+    /// The last slot that starts at or before `address`, which is not before the first one does
+    /// (otherwise: some slot).
+    ///
+    /// Wait-free: a load from the table and `steps()` comparisons, whatever the address; `probe`
+    /// is told each slot that is compared.
+    ///
+    /// Signal-safe: reads the two slices; `get` in place of indexing leaves no panic.
+    #[inline(always)]
+    pub(crate) fn find<'s, T>(
+        self,
+        slots: &'s [Slot<T>],
+        table: &[u8],
+        base: usize,
+        address: usize,
+        mut probe: impl FnMut(usize),
+    ) -> Option<&'s Slot<T>> {
+        let bucket = self.bucket(base, address);
+        let mut index = table.get(bucket).map_or(0, |&index| usize::from(index));
+        let mut step = self.steps();
+        while step > 0 {
+            step = step.wrapping_sub(1);
+            let ahead = index.wrapping_add(1 << step);
+            probe(ahead);
+            let passed = slots.get(ahead).is_some_and(|slot| slot.start() <= address);
+            // Not a branch: whether an address lies before a slot cannot be predicted.
+            index = index.wrapping_add(usize::from(passed) << step);
+        }
+        slots.get(index)
+    }
+}

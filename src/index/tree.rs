@@ -1,0 +1,228 @@
+#![expect(unsafe_code, reason = "follows the pointers of nodes that its version keeps alive")]
+//! The immutable index of one version: sorted leaves of sorted ranges, and sorted nodes above them.
+//!
+//! Invariant: all ranges in address order are sorted by start, none is empty, and no two overlap;
+//! so they are sorted by end too, and an address lies in at most one. All leaves are at the same
+//! depth, and a node's start is that of its first range.
+//!
+//! # What a lookup costs
+//!
+//! With at most 128 ranges to a leaf and 256 nodes to a node, and a quarter of that at least
+//! (but for the root): *levels(n)* = 1 up to 128 ranges, at most 2 up to 8,192, 3 up to half a
+//! million, 4 up to 33 million. Each level costs one byte of a table and at most ⌈log₂⌉ of its
+//! slots in comparisons, 7 in a leaf and 8 above; [`Tree::most_probes`] is that bound as a number.
+
+use super::address_range::{CodeRange, Pc};
+use super::entry::Entry;
+use super::node::{Slot, fewest_slots, most_slots};
+use super::shared::Shared;
+
+/// Sorted ranges with their entries. It owns nothing: nodes are owned by the chain and by the
+/// snapshots that show them (see `node`).
+pub(crate) struct Tree<T> {
+    /// Points at the root node, or at nothing.
+    pub(super) root: Slot<T>,
+    /// Nodes above the leaves, from any leaf to the root.
+    pub(super) height: u8,
+    /// How many ranges there are, buried ones included.
+    pub(crate) entries: usize,
+    /// What its nodes take, in bytes.
+    pub(crate) bytes: usize,
+}
+
+/// One range of a tree.
+pub(crate) struct Found<'a, T> {
+    pub(crate) range: CodeRange,
+    pub(crate) entry: &'a Entry<T>,
+}
+
+impl<T> Clone for Found<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Found<'_, T> {}
+
+/// The tallest tree: 128 leaves' ranges times 256 per level pass any address space at six.
+const MOST_LEVELS: usize = 7;
+
+impl<T> Tree<T> {
+    pub(crate) const fn empty() -> Self {
+        Self { root: Slot::nothing(), height: 0, entries: 0, bytes: 0 }
+    }
+
+    /// The leaf's slot for the range that contains `pc`.
+    ///
+    /// Wait-free: one step per level, each of a fixed number of comparisons.
+    ///
+    /// Signal-safe: reads immutable nodes only; no panic, no call.
+    #[inline(always)]
+    fn find_slot(&self, pc: Pc, mut probe: impl FnMut(*const u8)) -> Option<&Slot<T>> {
+        if self.root.is_nothing() {
+            return None;
+        }
+        let mut slot = &self.root;
+        let mut above = self.height;
+        loop {
+            // SAFETY: (`Slot::find`) 1. the root, or (by height) a slot above the leaves; the nodes
+            // of a tree live as long as its version, which `self` is part of.
+            slot = unsafe { slot.find(pc.address(), &mut probe) }?;
+            if above == 0 {
+                break;
+            }
+            above = above.wrapping_sub(1);
+        }
+        (slot.start() <= pc.address() && pc.address() < slot.end()).then_some(slot)
+    }
+
+    /// The range that contains `pc`, and its entry.
+    ///
+    /// Wait-free and signal-safe: see `find_slot`.
+    #[inline(always)]
+    pub(crate) fn find(&self, pc: Pc) -> Option<Found<'_, T>> {
+        self.find_slot(pc, |_| ()).and_then(|slot| self.found(slot))
+    }
+
+    /// As [`Tree::find`]; tells `probe` every address of the index that is read on the way.
+    #[cfg(test)]
+    pub(crate) fn find_probed(&self, pc: Pc, probe: impl FnMut(*const u8)) -> bool {
+        self.find_slot(pc, probe).is_some()
+    }
+
+    /// What a slot of one of this tree's leaves says.
+    #[inline(always)]
+    pub(super) fn found<'a>(&'a self, slot: &Slot<T>) -> Option<Found<'a, T>> {
+        // SAFETY: (`Shared::peek`) 1. a leaf's slot; 2. entries live as long as what shows them.
+        let entry = unsafe { Shared::peek(slot.entry()) }?;
+        Some(Found { range: CodeRange::of_slot(slot.start(), slot.end()), entry })
+    }
+
+    /// The slots of the node that `slot` points at.
+    pub(super) fn below(&self, slot: &Slot<T>) -> &[Slot<T>] {
+        if slot.is_nothing() {
+            return &[];
+        }
+        // SAFETY: (`Slot::slots`) 1. private callers pass slots of this tree, the root or one above
+        // the leaves.
+        unsafe { slot.slots() }
+    }
+
+    /// The part of a leaf whose ranges start at or behind `address`: the first such leaf.
+    ///
+    /// O(log n).
+    pub(crate) fn leaf_from(&self, address: usize) -> &[Slot<T>] {
+        let mut slot = self.root;
+        let mut behind = None;
+        for _ in 0..self.height {
+            let slots = self.below(&slot);
+            let at = slots.partition_point(|slot| slot.start() <= address).max(1);
+            behind = slots.get(at).or(behind);
+            slot = match slots.get(at - 1) {
+                Some(slot) => *slot,
+                None => return &[],
+            };
+        }
+        let leaf = self.below(&slot);
+        let part = &leaf[leaf.partition_point(|slot| slot.start() < address)..];
+        match behind {
+            // All of that leaf starts before: the next one does not.
+            Some(behind) if part.is_empty() => self.leaf_from(behind.start()),
+            _ => part,
+        }
+    }
+
+    /// The part of a leaf whose ranges start before `address`: the last such leaf.
+    ///
+    /// O(log n).
+    pub(crate) fn leaf_before(&self, address: usize) -> &[Slot<T>] {
+        let mut slot = self.root;
+        for _ in 0..self.height {
+            let slots = self.below(&slot);
+            // A node's start is that of its first range, so this one has a range before `address`.
+            let at = slots.partition_point(|slot| slot.start() < address);
+            slot = match at.checked_sub(1).and_then(|at| slots.get(at)) {
+                Some(slot) => *slot,
+                None => return &[],
+            };
+        }
+        let leaf = self.below(&slot);
+        &leaf[..leaf.partition_point(|slot| slot.start() < address)]
+    }
+
+    /// All ranges that start in `from..to`, in address order.
+    pub(crate) fn iter_between(&self, from: usize, to: usize) -> Iter<'_, T> {
+        Iter { tree: self, from, to, front: &[], back: &[] }
+    }
+
+    /// All ranges, in address order.
+    pub(crate) fn iter(&self) -> Iter<'_, T> {
+        self.iter_between(0, usize::MAX)
+    }
+
+    /// The most addresses that a lookup reads in an index of `n` ranges: table bytes and slots.
+    pub(crate) const fn most_probes(n: usize) -> usize {
+        // A leaf holds a quarter of what fits at least, a node above too, and the root two.
+        let mut levels = 1;
+        let mut reach = most_slots(0);
+        while reach < n && levels < MOST_LEVELS {
+            reach = match levels {
+                1 => fewest_slots(0) * most_slots(1),
+                _ => reach * fewest_slots(1),
+            };
+            levels += 1;
+        }
+        // 1 + log2(128), and 1 + log2(256) for each level above.
+        8 + (levels - 1) * 9
+    }
+}
+
+/// The ranges of a tree that start between two addresses, in address order.
+///
+/// Constant time a step, amortised: O(log n) once per leaf.
+pub(crate) struct Iter<'a, T> {
+    tree: &'a Tree<T>,
+    /// What is left: ranges that start here or behind,
+    from: usize,
+    /// and before here.
+    to: usize,
+    /// What is known of it, at the front and at the back. (Each may reach past the other's bound.)
+    front: &'a [Slot<T>],
+    back: &'a [Slot<T>],
+}
+
+impl<T> Clone for Iter<'_, T> {
+    fn clone(&self) -> Self {
+        Self { ..*self }
+    }
+}
+
+impl<'a, T> Iterator for Iter<'a, T> {
+    type Item = Found<'a, T>;
+
+    fn next(&mut self) -> Option<Found<'a, T>> {
+        if self.front.is_empty() {
+            self.front = self.tree.leaf_from(self.from);
+        }
+        let (slot, rest) = self.front.split_first()?;
+        if slot.start() >= self.to {
+            return None;
+        }
+        (self.front, self.from) = (rest, slot.start().saturating_add(1));
+        self.tree.found(slot)
+    }
+}
+
+impl<T> DoubleEndedIterator for Iter<'_, T> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        if self.back.is_empty() {
+            self.back = self.tree.leaf_before(self.to);
+        }
+        let (slot, rest) = self.back.split_last()?;
+        if slot.start() < self.from {
+            return None;
+        }
+        (self.back, self.to) = (rest, slot.start());
+        self.tree.found(slot)
+    }
+}
