@@ -35,9 +35,10 @@ pub(crate) struct Successor<T> {
 
 /// What was made for a version; freed again, unless it is kept.
 pub(crate) struct Made<T> {
-    nodes: Vec<*mut Node<T>>,
+    /// Room for a write that touches one node of each height.
+    nodes: SmallVec<[*mut Node<T>; 4]>,
     /// Entries that were counted for the chain.
-    entries: Vec<*mut Block<Entry<T>>>,
+    entries: SmallVec<[*mut Block<Entry<T>>; 1]>,
 }
 
 /// The slots of one node to be, before it is known whether they fit one. Room for a full node, and
@@ -112,7 +113,7 @@ impl<T> Tree<T> {
             tidy: change.tidy,
             bytes: self.bytes,
             leftovers: Leftovers::none(),
-            made: Made { nodes: Vec::new(), entries: Vec::new() },
+            made: Made { nodes: SmallVec::new(), entries: SmallVec::new() },
         };
         let (root, height) = edit.apply(Part { add: change.add, remove: change.remove })?;
         edit.made.entries.try_reserve_exact(change.add.len()).map_err(|_| Refusal::OutOfMemory)?;
@@ -156,6 +157,10 @@ fn range_of<T>(slot: &Slot<T>) -> CodeRange {
     CodeRange::of_slot(slot.start(), slot.end())
 }
 
+fn slot_of<T>(item: &Item<T>) -> Slot<T> {
+    Slot::of_entry(item.range.start(), item.range.end(), item.entry.as_raw())
+}
+
 fn push<T>(list: &mut List<T>, slot: Slot<T>) -> Result<(), Refusal> {
     list.try_reserve(1).map_err(|_| Refusal::OutOfMemory)?;
     list.push(slot);
@@ -181,6 +186,13 @@ impl<T> Edit<'_, T> {
     /// Makes the change; the new root, and its height.
     fn apply(&mut self, part: Part<'_, T>) -> Result<(Slot<T>, u8), Refusal> {
         let mut height = self.old.height;
+        if let ([_], []) | ([], [_]) = (part.add, part.remove) {
+            if let (Some(root), false) = (self.splice(&self.old.root, height, part)?, self.tidy) {
+                return Ok((root, height));
+            }
+            self.leftovers = Leftovers::none();
+            self.bytes = self.old.bytes;
+        }
         let mut list = List::new();
         self.rewrite(&self.old.root, height, part, &mut list)?;
         loop {
@@ -207,6 +219,66 @@ impl<T> Edit<'_, T> {
             list = above;
             height += 1;
         }
+    }
+
+    /// The change of one range where no node is to be cut or joined: each node on the way is copied
+    /// once, with one slot more, less or other. `None`: there is more to do, and nothing is done.
+    fn splice(
+        &mut self,
+        slot: &Slot<T>,
+        height: u8,
+        part: Part<'_, T>,
+    ) -> Result<Option<Slot<T>>, Refusal> {
+        let slots = self.old.below(slot);
+        let (at, old, new);
+        match (part.add, part.remove) {
+            ([item], _) | (_, [item]) if height > 0 => {
+                let below = slots.partition_point(|slot| slot.start() <= item.range.start());
+                at = below.saturating_sub(1);
+                self.replace(slot)?;
+                let Some(node) = self.splice(&slots[at], height - 1, part)? else {
+                    return Ok(None);
+                };
+                (old, new) = (1, Some(node));
+            }
+            ([item], _) => {
+                at = slots.partition_point(|slot| slot.start() < item.range.start());
+                let start = item.range.start();
+                let before = at.checked_sub(1).and_then(|before| slots.get(before)).map(range_of);
+                if let Some(before) = before.or_else(|| self.old.last_before(start)) {
+                    refuse_overlap(item.range, before)?;
+                }
+                let behind = slots.get(at).map(range_of);
+                if let Some(behind) = behind.or_else(|| self.old.first_from(start)) {
+                    refuse_overlap(item.range, behind)?;
+                }
+                (old, new) = (0, Some(slot_of(item)));
+            }
+            (_, [item]) => {
+                at = slots.partition_point(|slot| slot.start() < item.range.start());
+                if slots.get(at).is_none_or(|slot| slot.entry() != item.entry.as_raw()) {
+                    return Ok(None);
+                }
+                (old, new) = (1, None);
+            }
+            _ => return Ok(None),
+        }
+        let len = slots.len() + usize::from(new.is_some()) - old;
+        let is_root = core::ptr::eq(slot, &raw const self.old.root);
+        let fewest = if is_root { 1 } else { fewest_slots(height) };
+        if slots.is_empty() || !(fewest..=most_slots(height)).contains(&len) {
+            return Ok(None);
+        }
+        if height == 0 {
+            self.replace(slot)?;
+            if let (Some(gone), None) = (slots.get(at), new) {
+                self.leftovers.add_entry(gone.entry()).ok_or(Refusal::OutOfMemory)?;
+            }
+        }
+        self.made.nodes.try_reserve(1).map_err(|_| Refusal::OutOfMemory)?;
+        // SAFETY: (`Node::spliced`) 1. a node of the old tree, which is alive.
+        let node = unsafe { Node::spliced(slot, at, old, new, height) };
+        Ok(Some(self.made(node)?))
     }
 
     /// What the node at `slot` is to hold after `part`, appended to `out`; the node is replaced.
@@ -237,34 +309,37 @@ impl<T> Edit<'_, T> {
     ) -> Result<(), Refusal> {
         let first = out.len();
         out.try_reserve(slots.len() + part.add.len()).map_err(|_| Refusal::OutOfMemory)?;
-        let mut add = part.add.iter().peekable();
-        let mut remove = part.remove.iter().peekable();
-        let place = |out: &mut List<T>, item: &Item<T>| {
-            let (start, end) = (item.range.start(), item.range.end());
-            if let Some(last) = out[first..].last() {
-                refuse_overlap(item.range, range_of(last))?;
+        let Part { mut add, mut remove } = part;
+        let mut rest = slots;
+        loop {
+            let start = |items: &[Item<T>]| items.first().map(|item| item.range.start());
+            let (adds, removes) = (start(add), start(remove));
+            let at = [adds, removes].into_iter().flatten().min();
+            let (before, behind) = rest.split_at(match at {
+                Some(at) => rest.partition_point(|slot| slot.start() < at),
+                None => rest.len(),
+            });
+            self.retain(before, first, out)?;
+            rest = behind;
+            match (add, remove) {
+                (_, [item, others @ ..]) if removes == at => {
+                    remove = others;
+                    if let [slot, behind @ ..] = rest {
+                        if slot.entry() == item.entry.as_raw() {
+                            self.leftovers.add_entry(slot.entry()).ok_or(Refusal::OutOfMemory)?;
+                            rest = behind;
+                        }
+                    }
+                }
+                ([item, others @ ..], _) => {
+                    add = others;
+                    if let Some(last) = out[first..].last() {
+                        refuse_overlap(item.range, range_of(last))?;
+                    }
+                    out.push(slot_of(item));
+                }
+                _ => break,
             }
-            out.push(Slot::of_entry(start, end, item.entry.as_raw()));
-            Ok(())
-        };
-        for slot in slots {
-            while let Some(item) = add.next_if(|item| item.range.start() < slot.start()) {
-                place(out, item)?;
-            }
-            while remove.next_if(|item| item.range.start() < slot.start()).is_some() {}
-            let removed = remove.peek().is_some_and(|item| item.entry.as_raw() == slot.entry());
-            let buried = || self.old.found(slot).is_some_and(|found| found.entry.is_buried());
-            if removed || self.tidy && buried() {
-                self.leftovers.add_entry(slot.entry()).ok_or(Refusal::OutOfMemory)?;
-                continue;
-            }
-            if let Some(last) = out[first..].last() {
-                refuse_overlap(range_of(last), range_of(slot))?;
-            }
-            out.push(*slot);
-        }
-        for item in add {
-            place(out, item)?;
         }
         // The ranges of other leaves stand beside the first and the last of this one.
         if let (Some(least), Some(most)) = (part.add.first(), part.add.last()) {
@@ -276,6 +351,31 @@ impl<T> Edit<'_, T> {
             if let (true, Some(behind)) = (is_last, self.old.first_from(most.range.start())) {
                 refuse_overlap(most.range, behind)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Appends a run of a leaf's slots to what `out` holds from `first` on, but for buried ones.
+    fn retain(
+        &mut self,
+        run: &[Slot<T>],
+        first: usize,
+        out: &mut List<T>,
+    ) -> Result<(), Refusal> {
+        let from = out.len();
+        if self.tidy {
+            for slot in run {
+                if self.old.found(slot).is_some_and(|found| found.entry.is_buried()) {
+                    self.leftovers.add_entry(slot.entry()).ok_or(Refusal::OutOfMemory)?;
+                } else {
+                    push(out, *slot)?;
+                }
+            }
+        } else {
+            append(out, run)?;
+        }
+        if let [.., last, kept] = out.get(first..=from).unwrap_or(&[]) {
+            refuse_overlap(range_of(last), range_of(kept))?;
         }
         Ok(())
     }
@@ -370,7 +470,12 @@ impl<T> Edit<'_, T> {
 
     fn make(&mut self, slots: &[Slot<T>], height: u8) -> Result<Slot<T>, Refusal> {
         self.made.nodes.try_reserve(1).map_err(|_| Refusal::OutOfMemory)?;
-        let slot = Node::make(slots, height).ok_or(Refusal::OutOfMemory)?;
+        self.made(Node::make(slots, height))
+    }
+
+    /// Notes a node that was made, for which there is room in the list.
+    fn made(&mut self, slot: Option<Slot<T>>) -> Result<Slot<T>, Refusal> {
+        let slot = slot.ok_or(Refusal::OutOfMemory)?;
         self.made.nodes.push(slot.node());
         self.bytes += Node::<T>::bytes(slot.guide());
         Ok(slot)

@@ -30,23 +30,36 @@ const LARGEST_TABLE: u32 = 9;
 /// The table's entries are bytes.
 pub(crate) const LARGEST_NODE: usize = 256;
 
+/// How a node differs from another one: by one slot, at `at`.
+pub(crate) struct Splice<'s, T> {
+    pub(crate) at: usize,
+    pub(crate) old: Option<&'s Slot<T>>,
+    pub(crate) new: Option<&'s Slot<T>>,
+}
+
 impl Guide {
-    /// The guide of a node with these slots, sorted by start; not its table yet.
-    pub(crate) fn of<T>(slots: &[Slot<T>]) -> Self {
-        debug_assert!(!slots.is_empty() && slots.len() <= LARGEST_NODE);
-        let table = match slots.len() {
+    /// As much of a guide as follows from the number of slots: it has the size of the table.
+    pub(crate) fn for_len(len: usize) -> Self {
+        debug_assert!(len != 0 && len <= LARGEST_NODE);
+        let table = match len {
             ..=WITHOUT_TABLE => 0,
-            len => (len * BUCKETS_PER_SLOT).next_power_of_two().trailing_zeros().min(LARGEST_TABLE),
+            _ => (len * BUCKETS_PER_SLOT).next_power_of_two().trailing_zeros().min(LARGEST_TABLE),
         };
+        // Without a table: as many steps as the slots take. With one: `fill` will tell.
+        let steps = usize::BITS - (len - 1).leading_zeros();
+        Self::pack(0, steps, table, len)
+    }
+
+    /// The guide of a node with these slots, sorted by start; its table is still to be filled.
+    pub(crate) fn of<T>(slots: &[Slot<T>]) -> Self {
         let span = match slots {
             [first, .., last] => last.start() - first.start(),
             _ => 0,
         };
         let significant = usize::BITS - span.leading_zeros();
-        let shift = significant.saturating_sub(table);
-        // Without a table: as many steps as the slots take. With one: `fill` will tell.
-        let steps = usize::BITS - (slots.len() - 1).leading_zeros();
-        Self::pack(shift.min(usize::BITS - 1), steps, table, slots.len())
+        let guide = Self::for_len(slots.len());
+        let shift = significant.saturating_sub(guide.buckets().checked_ilog2().unwrap_or(0));
+        Self(guide.0 | shift.min(usize::BITS - 1) as usize)
     }
 
     const fn pack(shift: u32, steps: u32, table: u32, len: usize) -> Self {
@@ -87,24 +100,75 @@ impl Guide {
 
     /// Fills the table of the node with these slots; the guide to search it with.
     pub(crate) fn fill<T>(self, slots: &[Slot<T>], table: &mut [u8]) -> Self {
-        let ([first, ..], false) = (slots, table.is_empty()) else { return self };
-        let (base, shift) = (first.start(), self.shift());
-        let mut filled = 0;
-        for (index, slot) in slots.iter().enumerate().skip(1) {
-            let distance = slot.start() - base;
-            // The first bucket that starts at or behind the slot: all before it start too early.
-            let bucket = (distance >> shift) + usize::from(distance & ((1 << shift) - 1) != 0);
-            let behind = bucket.clamp(filled, table.len());
-            table[filled..behind].fill((index - 1) as u8);
-            filled = behind;
+        let ([first, others @ ..], false) = (slots, table.is_empty()) else { return self };
+        let base = first.start();
+        let (mut filled, mut most) = (0, 0);
+        for (index, slot) in others.iter().enumerate() {
+            // All buckets that start before this slot does begin at the one before, at most.
+            while filled < self.first_bucket_from(base, slot.start()).min(table.len()) {
+                table[filled] = index as u8;
+                filled += 1;
+            }
+            // A slot at the very start of its bucket is found without a step.
+            if let Some(&begin) = table[..filled].get(self.bucket(base, slot.start())) {
+                most = most.max(index + 1 - usize::from(begin));
+            }
         }
-        table[filled..].fill((slots.len() - 1) as u8);
-        let most = slots.iter().enumerate().map(|(index, slot)| {
-            index - usize::from(table[((slot.start() - base) >> shift).min(table.len() - 1)])
-        });
-        let most = most.max().unwrap_or(0);
-        let steps = usize::BITS - most.leading_zeros();
-        Self::pack(shift as u32, steps, table.len().trailing_zeros(), slots.len())
+        table[filled..].fill(others.len() as u8);
+        self.with_steps_for(most)
+    }
+
+    /// As [`Guide::fill`], from the table of a node that differs by one slot; `None` if too much
+    /// differs.
+    pub(crate) fn adapt<T>(
+        self,
+        old: Self,
+        old_table: &[u8],
+        splice: &Splice<'_, T>,
+        slots: &[Slot<T>],
+        table: &mut [u8],
+    ) -> Option<Self> {
+        let first = slots.first()?;
+        if splice.at == 0 && splice.old.map(Slot::start) != Some(first.start())
+            || table.len() != old_table.len()
+            || self.shift() != old.shift()
+        {
+            return None;
+        }
+        // From the first bucket on that starts at or behind the slot, all slots are one further on.
+        let (start, further) = match (splice.old, splice.new) {
+            (Some(before), Some(new)) if before.start() == new.start() => {
+                table.copy_from_slice(old_table);
+                return Some(self.with_steps(old.steps()));
+            }
+            (None, Some(new)) => (new.start(), 1),
+            (Some(gone), None) => (gone.start(), u8::MAX), // wrapping: one less
+            _ => return None,
+        };
+        let from = self.first_bucket_from(first.start(), start).min(table.len());
+        for (bucket, (new, old)) in table.iter_mut().zip(old_table).enumerate() {
+            *new = if bucket < from { *old } else { old.wrapping_add(further) };
+        }
+        let bucket = self.bucket(first.start(), start);
+        let begin = table.get(bucket).map_or(0, |&begin| usize::from(begin));
+        let end = table.get(bucket + 1).map_or(slots.len() - 1, |&end| usize::from(end));
+        let own = self.with_steps_for(end - begin);
+        Some(if own.steps() > old.steps() { own } else { self.with_steps(old.steps()) })
+    }
+
+    /// The first bucket that starts at or behind an address.
+    fn first_bucket_from(self, base: usize, address: usize) -> usize {
+        let distance = address - base;
+        (distance >> self.shift()) + usize::from(distance & ((1 << self.shift()) - 1) != 0)
+    }
+
+    /// With as many steps as it takes to go `most` slots further.
+    fn with_steps_for(self, most: usize) -> Self {
+        self.with_steps((usize::BITS - most.leading_zeros()) as usize)
+    }
+
+    const fn with_steps(self, steps: usize) -> Self {
+        Self(self.0 & !(15 << 6) | steps << 6)
     }
 
     /// Which byte of the table tells where to begin.

@@ -20,7 +20,7 @@
 //! nodes that were replaced while it was held, never more.
 
 use super::entry::Entry;
-use super::guide::Guide;
+use super::guide::{Guide, Splice};
 use super::shared::{Block, Shared};
 use crate::sync::{AtomicBool, AtomicUsize, Liveness, dispose_memory, edge};
 use core::marker::PhantomData;
@@ -121,6 +121,21 @@ impl<T> Slot<T> {
         unsafe { slice::from_raw_parts(slots, self.guide().len()) }
     }
 
+    /// The table of the node that this slot points at.
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`Slot::slots`].
+    #[inline(always)]
+    unsafe fn table<'a>(&self) -> &'a [u8] {
+        // SAFETY: (`Node::slots_at`) 1. by 1.
+        let slots = unsafe { Node::slots_at(self.node()) };
+        // SAFETY: by 1. the node was made with that many slots and the table behind them.
+        let table = unsafe { slots.add(self.guide().len()) }.cast::<u8>();
+        // SAFETY: as above: so many bytes, which do not change.
+        unsafe { slice::from_raw_parts(table, self.guide().buckets()) }
+    }
+
     /// The slot in the node below that `address` falls to: see [`Guide::find`].
     ///
     /// Signal-safe: as that is; follows a pointer.
@@ -137,12 +152,8 @@ impl<T> Slot<T> {
         let guide = self.guide();
         // SAFETY: (`Slot::slots`) 1. by 1.
         let slots: &'a [Slot<T>] = unsafe { self.slots() };
-        // SAFETY: (`Node::slots_at`) 1. by 1.
-        let first = unsafe { Node::slots_at(self.node()) };
-        // SAFETY: by 1. the node was made with that many slots and the table behind them.
-        let table = unsafe { first.add(guide.len()) }.cast::<u8>();
-        // SAFETY: as above: so many bytes, which do not change.
-        let table: &'a [u8] = unsafe { slice::from_raw_parts(table, guide.buckets()) };
+        // SAFETY: (`Slot::table`) 1. by 1.
+        let table: &'a [u8] = unsafe { self.table() };
         // SAFETY: by 1. it is alive.
         unsafe { &*self.node() }.life.read();
         probe(table.as_ptr().wrapping_add(guide.bucket(self.start, address)));
@@ -171,22 +182,64 @@ impl<T> Node<T> {
     ///
     /// Its one count is the chain's, and to be given back with [`Node::release`] or [`Node::discard`].
     pub(crate) fn make(slots: &[Slot<T>], height: u8) -> Option<Slot<T>> {
-        let guide = Guide::of(slots);
-        let layout = Self::layout(guide)?;
+        Self::build([slots, &[], &[]], height, |guide, slots, table| guide.fill(slots, table))
+    }
+
+    /// As [`Node::make`], of the slots of the node at `slot` with those in `at..at + old` replaced by
+    /// `new`, if any.
+    ///
+    /// # Safety
+    ///
+    /// 1. `slot` points at a node of that height that is alive.
+    pub(crate) unsafe fn spliced(
+        slot: &Slot<T>,
+        at: usize,
+        old: usize,
+        new: Option<Slot<T>>,
+        height: u8,
+    ) -> Option<Slot<T>> {
+        // SAFETY: (`Slot::slots`) 1. by 1.
+        let slots = unsafe { slot.slots() };
+        // SAFETY: (`Slot::table`) 1. by 1.
+        let table = unsafe { slot.table() };
+        let (before, behind) = (slots.get(..at)?, slots.get(at + old..)?);
+        let parts = [before, new.as_slice(), behind];
+        Self::build(parts, height, |guide, made, place| {
+            let splice = Splice { at, old: slots.get(at).filter(|_| old == 1), new: new.as_ref() };
+            let adapted = guide.adapt(slot.guide(), table, &splice, made, place);
+            adapted.unwrap_or_else(|| guide.fill(made, place))
+        })
+    }
+
+    /// Makes a node of three runs of slots, and has `fill` fill its table.
+    fn build(
+        runs: [&[Slot<T>]; 3],
+        height: u8,
+        fill: impl FnOnce(Guide, &[Slot<T>], &mut [u8]) -> Guide,
+    ) -> Option<Slot<T>> {
+        let len = runs.iter().map(|run| run.len()).sum();
+        let layout = Self::layout(Guide::for_len(len))?;
         // SAFETY: the size is not zero: there is a header.
         let block = unsafe { std::alloc::alloc(layout) };
         let node = NonNull::new(block.cast::<Self>())?.as_ptr();
         // SAFETY: (`Node::slots_at`) 1. the block has that layout.
-        let place = unsafe { Self::slots_at(node) }.cast_mut();
-        // SAFETY: fresh memory for that many slots, which `slots` is not in.
-        unsafe { ptr::copy_nonoverlapping(slots.as_ptr(), place, slots.len()) };
-        // SAFETY: the layout has the table behind the slots.
-        let table = unsafe { place.add(slots.len()) }.cast::<u8>();
-        // SAFETY: fresh memory for that many bytes; zeroes are bytes.
+        let slots = unsafe { Self::slots_at(node) }.cast_mut();
+        let mut place = slots;
+        for run in runs {
+            // SAFETY: fresh memory, with room for all runs, which they are not in.
+            unsafe { ptr::copy_nonoverlapping(run.as_ptr(), place, run.len()) };
+            // SAFETY: within the block, or at the end of the slots.
+            place = unsafe { place.add(run.len()) };
+        }
+        // SAFETY: as many slots as were just written.
+        let slots = unsafe { slice::from_raw_parts(slots, len) };
+        let guide = Guide::of(slots);
+        let table = place.cast::<u8>();
+        // SAFETY: the layout has the table behind the slots; zeroes are bytes.
         unsafe { ptr::write_bytes(table, 0, guide.buckets()) };
         // SAFETY: as above, initialised, and nobody else has it.
         let table = unsafe { slice::from_raw_parts_mut(table, guide.buckets()) };
-        let guide = guide.fill(slots, table);
+        let guide = fill(guide, slots, table);
         let header = Self {
             count: AtomicUsize::new(1),
             owns: AtomicBool::new(false),
