@@ -219,8 +219,7 @@ impl<T: Send + Sync> CodeMap<T> {
             }
         }
 
-        let mut leaving =
-            Leaving { map: self, items: Vec::new(), removal: Removal::Published(0) };
+        let mut leaving = Leaving { map: self, items: Vec::new(), removal: Removal::Published(0) };
         for registration in registrations {
             if !core::ptr::eq(registration.map(), self) {
                 drop(registration);

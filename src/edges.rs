@@ -2,8 +2,8 @@
 //
 // The index never writes `Ordering::…` itself: it asks for an edge, so that the ledger in
 // `docs/ORDERINGS.md` can list every edge, and so that the models can weaken one edge at a time
-// and expect to be caught. `edges!` is given by whoever compiles this file: `sync.rs` makes each
-// name a constant function; the model package makes each name weakenable.
+// and expect to be caught. The macros are given by whoever compiles this file: `sync.rs` makes
+// each name a constant function; the model package makes each name weakenable.
 
 edges! {
     // Every compare-and-swap that fails: whoever goes on loads again.
@@ -56,8 +56,12 @@ edges! {
     count_down = Release; // pairs with [count_last]
 }
 
-fences! {
+// A fence right behind an atomic read-modify-write, which some machines make one of itself.
+fences_behind_exchange! {
     reader_announces = SeqCst; // meets [writer_unlinks] and [scanner_looks]
+}
+
+fences! {
     writer_unlinks = SeqCst; // meets [reader_announces] and [scanner_looks]
     scanner_looks = SeqCst; // meets [reader_announces] and [writer_unlinks]
     count_last = Acquire; // pairs with [count_down]

@@ -34,6 +34,20 @@ pub(crate) mod edge {
             })*
         };
     }
+    /// On x86-64 a locked instruction already orders every access before it against every one
+    /// behind it, as a fence does (Intel's manual, volume 3, 9.2.3.9 and 9.2.5; AMD's, volume 2,
+    /// 7.4.2): what is left to keep in order is the compiler. Elsewhere it is a fence.
+    macro_rules! fences_behind_exchange {
+        ($($name:ident = $ordering:ident;)*) => {
+            $(#[inline(always)]
+            pub(crate) fn $name() {
+                #[cfg(target_arch = "x86_64")]
+                core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::$ordering);
+                #[cfg(not(target_arch = "x86_64"))]
+                core::sync::atomic::fence(core::sync::atomic::Ordering::$ordering);
+            })*
+        };
+    }
     include!("edges.rs");
 }
 
@@ -56,6 +70,10 @@ pub(crate) use filled;
 /// Reader counts per map: a power of two well above the cores of today's machines. Each fills
 /// two cache lines (adjacent lines are fetched in pairs), so a map is a little over 8 KiB.
 pub(crate) const SHARDS: usize = 64;
+
+/// The most slots of a leaf of the index, and of a node above (at most 256: a byte tells one).
+pub(crate) const LEAF_SLOTS: usize = 128;
+pub(crate) const NODE_SLOTS: usize = 256;
 
 /// A write takes out the garbage itself every so many writes: the epoch's three advances, each a
 /// look at all shards, are shared by as many.

@@ -1,13 +1,9 @@
 //! Every allocation of every write fails once: an error that changes nothing, or success.
 //!
 //! The allocator below refuses the k-th allocation of the calling thread, or all from the k-th on,
-//! and each test goes through every k until one run meets no refusal. That is honest only for
-//! allocations of pcmap's own, for two dependencies abort without memory: arc-swap when a thread
-//! uses it for the first time, so each thread here is warmed up on another map; and crossbeam-epoch
-//! when garbage is taken out, which every 16th write does after it is complete. Writes under test
-//! therefore fall on sequence numbers that take out no garbage. Those that do are tested apart:
-//! an equal write one number earlier tells how many allocations come before the publication, and
-//! only these are refused.
+//! and each test goes through every k until one run meets no refusal. One dependency aborts without
+//! memory: arc-swap when a thread takes its first snapshot, so each thread here is warmed up on
+//! another map.
 #![expect(unsafe_code, reason = "a global allocator")]
 
 mod tracked;
@@ -18,7 +14,7 @@ use std::cell::Cell;
 use tracked::{Tally, Tracked};
 
 /// The writes after which garbage is taken out: one in so many.
-const WRITES_PER_RECLAIM: u64 = 16;
+const WRITES_PER_RECLAIM: u64 = 8;
 
 #[derive(Clone, Copy)]
 struct Plan {
@@ -30,19 +26,6 @@ struct Plan {
     asked: usize,
     refused: usize,
     live_bytes: isize,
-    /// Of those, in blocks smaller than any that crossbeam-epoch keeps for itself.
-    live_bytes_in_small_blocks: isize,
-}
-
-impl Plan {
-    const SMALL: usize = 1024;
-
-    fn count(&mut self, bytes: usize, sign: isize) {
-        self.live_bytes += sign * bytes as isize;
-        if bytes < Self::SMALL {
-            self.live_bytes_in_small_blocks += sign * bytes as isize;
-        }
-    }
 }
 
 thread_local! {
@@ -54,7 +37,6 @@ thread_local! {
             asked: 0,
             refused: 0,
             live_bytes: 0,
-            live_bytes_in_small_blocks: 0,
         })
     };
 }
@@ -74,7 +56,7 @@ unsafe impl GlobalAlloc for Refusing {
                 return std::ptr::null_mut();
             }
         }
-        plan.count(layout.size(), 1);
+        plan.live_bytes += layout.size() as isize;
         PLAN.set(plan);
         // SAFETY: the caller's promise about the layout is passed on.
         unsafe { System.alloc(layout) }
@@ -82,7 +64,7 @@ unsafe impl GlobalAlloc for Refusing {
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         let mut plan = PLAN.get();
-        plan.count(layout.size(), -1);
+        plan.live_bytes -= layout.size() as isize;
         PLAN.set(plan);
         // SAFETY: the caller's promise about both is passed on; all memory is the system's.
         unsafe { System.dealloc(memory, layout) }
@@ -110,12 +92,7 @@ fn refusing<R>(k: usize, for_good: bool, operation: impl FnOnce() -> R) -> Outco
     Outcome { result, asked: plan.asked, refused: plan.refused }
 }
 
-/// How many allocations `operation` makes.
-fn allocations(operation: impl FnOnce()) -> usize {
-    refusing(usize::MAX, false, operation).asked
-}
-
-/// Uses both dependencies once, so that neither has anything of this thread's own left to make.
+/// Uses the dependency once, so that it has nothing of this thread's own left to make.
 fn warm_up() {
     let map = CodeMap::new();
     drop(map.register(1..2, ()).expect("free"));
@@ -253,18 +230,9 @@ fn register() {
 #[test]
 fn register_where_garbage_is_taken_out() {
     warm_up();
-    let tally = Tally::new();
-    let map = populated(&tally, WRITES_PER_RECLAIM - 2);
-    let own = allocations(|| map.register(0x5000..0x5100, tally.track(7)).expect("free").leak());
-    let all = allocations(|| map.register(0x6000..0x6100, tally.track(7)).expect("free").leak());
-    assert!(own < all, "the second write takes out garbage, which takes memory");
-    for k in 1..=own {
-        for for_good in [false, true] {
-            let outcome = refuse_a_register(WRITES_PER_RECLAIM - 1, k, for_good);
-            assert_eq!((outcome.result, outcome.asked), (false, k), "its own allocations");
-        }
-    }
-    println!("register with garbage: {own} of {all} allocations come before the publication");
+    each_refusal("register with garbage", |k, for_good| {
+        refuse_a_register(WRITES_PER_RECLAIM - 1, k, for_good)
+    });
 }
 
 #[test]
@@ -409,21 +377,14 @@ fn unregister_all() {
 #[test]
 fn unregister_where_garbage_is_taken_out() {
     warm_up();
-    // One publication before it for the batch of four, and one for taking out two of them.
-    let run = |publications: u64, k| {
+    each_refusal("unregister_all with garbage", |k, for_good| {
         let tally = Tally::new();
-        let map = populated(&tally, publications - 2);
-        refuse_an_unregister(&tally, &map, k, true, |map, goes| {
+        // One publication before it for the batch of four.
+        let map = populated(&tally, WRITES_PER_RECLAIM - 2);
+        refuse_an_unregister(&tally, &map, k, for_good, |map, goes| {
             map.unregister_all(goes);
         })
-    };
-    let own = run(WRITES_PER_RECLAIM - 1, usize::MAX).asked;
-    let all = run(WRITES_PER_RECLAIM, usize::MAX).asked;
-    assert!(own < all, "the second takes out garbage, which takes memory");
-    for k in 1..=own {
-        assert_ne!(run(WRITES_PER_RECLAIM, k).refused, 0);
-    }
-    println!("unregister_all with garbage: {own} of {all} allocations before the publication");
+    });
 }
 
 #[test]
@@ -537,10 +498,10 @@ fn retired_bytes_are_what_is_freed() {
         drop(map.register(0x5000..0x5100, tally.track(i)).expect("free"));
     }
     let retired = map.stats().retired_bytes;
-    let before = PLAN.get().live_bytes_in_small_blocks;
+    let before = PLAN.get().live_bytes;
     drop(reader);
     map.synchronize();
-    let freed = before - PLAN.get().live_bytes_in_small_blocks;
+    let freed = before - PLAN.get().live_bytes;
     println!("{retired} bytes were said to wait, {freed} were freed");
     assert_eq!(freed, retired as isize);
 }

@@ -170,7 +170,7 @@ fn the_index_imports_sync_only() {
     assert_eq!(bad("    std::thread::sleep(x);"), 2);
     assert_eq!(bad("use core::ptr;\n#[cfg(test)]\nmod tests {\n    use std::rc::Rc;\n}"), 0);
     assert_eq!(bad("use crate::sync::edge; // Ordering [leave]: Release\nuse super::entry;"), 0);
-    assert_eq!(bad("use std::alloc::Layout;\nuse table::Table;\nuse core::ptr;"), 0);
+    assert_eq!(bad("use std::alloc::Layout;\nuse tree::Tree;\nuse core::ptr;"), 0);
     let index = files("src/index", ".rs");
     assert!(index.len() >= 5, "the index is not where it should be");
     let offenders: Vec<_> = index.iter().flat_map(foreign_to_the_index).collect();

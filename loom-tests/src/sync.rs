@@ -2,29 +2,31 @@
 //!
 //! What differs from the real one, and why that is right:
 //!
-//! - The cell of owned snapshots and the collector are stand-ins (`ArcSwapAny`, `Collector`) that
-//!   do what arc-swap and crossbeam-epoch promise. The cell is a loom mutex, which orders its users
-//!   more than arc-swap promises to; handlers are not among them, and writers come to it last.
+//! - The cell of owned snapshots is a stand-in (`ArcSwapAny`) that does what arc-swap promises. It
+//!   is a loom mutex, which orders its users more than arc-swap promises to; neither handlers nor
+//!   writers are among them.
 //! - Counters that only statistics read are not modelled.
-//! - Two shards, and constants small enough that every interleaving can be visited.
+//! - Two shards, nodes of eight slots, and constants small enough that every interleaving can be visited.
 //! - A block's [`Liveness`] makes loom report a read that races with its destruction; a read that
 //!   comes after it fails outright, for [`dispose`] keeps the memory.
 
 use crate::parking;
-use std::cell::{Cell, RefCell};
+use std::alloc::Layout;
+use std::cell::Cell;
 use std::ops::Deref;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
+pub(crate) use smallvec::SmallVec;
 pub(crate) use std::sync::atomic::AtomicU64 as Statistic;
 
 pub(crate) const SHARDS: usize = 2;
+/// So that a few ranges make a tree of several levels.
+pub(crate) const LEAF_SLOTS: usize = 8;
+pub(crate) const NODE_SLOTS: usize = 8;
 pub(crate) const WRITES_PER_RECLAIM: u64 = 1 << 32;
-pub(crate) const LARGE_TABLE: usize = 1 << 32;
-pub(crate) const WRITE_PATIENCE: u32 = 1;
-pub(crate) const RECLAIM_PATIENCE: u32 = 4;
+pub(crate) const WRITE_PATIENCE: u32 = 0;
+pub(crate) const RECLAIM_PATIENCE: u32 = 0;
 pub(crate) const STRETCH: u64 = 64;
 pub(crate) const STRETCHES: usize = 4;
 
@@ -50,12 +52,24 @@ pub(crate) mod edge {
     macro_rules! fences {
         ($($name:ident = $ordering:ident;)*) => {
             $(pub(crate) fn $name() {
-                if !super::is_weakened(stringify!($name)) {
+                if !crate::sync::is_weakened(stringify!($name)) {
                     loom::sync::atomic::fence(Ordering::$ordering);
                 }
             })*
             #[cfg(test)]
             pub(crate) const FENCES: &[&str] = &[$(stringify!($name)),*];
+        };
+    }
+    /// A fence like any other; its list has another name, for both are in one module.
+    macro_rules! fences_behind_exchange {
+        ($($fence:tt)*) => {
+            mod behind_exchange {
+                use std::sync::atomic::Ordering;
+                fences! { $($fence)* }
+            }
+            pub(crate) use behind_exchange::*;
+            #[cfg(test)]
+            pub(crate) use behind_exchange::FENCES as FENCES_BEHIND_EXCHANGE;
         };
     }
     include!("../../src/edges.rs");
@@ -106,15 +120,18 @@ macro_rules! filled {
 pub(crate) use filled;
 
 pub(crate) fn shard_hint() -> usize {
-    SHARD.get().unwrap_or_else(|| {
-        let name = format!("{:?}", loom::thread::current().id());
-        name.bytes().map(usize::from).sum()
-    })
+    SHARD.get().unwrap_or_else(this_thread)
+}
+
+/// A number of this thread's.
+fn this_thread() -> usize {
+    let name = format!("{:?}", loom::thread::current().id());
+    name.bytes().map(usize::from).sum()
 }
 
 pub(crate) fn publication_barrier() {}
 
-pub(crate) fn monotonic_nanos() -> u64 {
+pub(crate) fn coarse_nanos() -> u64 {
     1
 }
 
@@ -126,7 +143,9 @@ pub(crate) fn unique_number() -> u64 {
     1
 }
 
-pub(crate) fn prepare_cell_use() {}
+pub(crate) fn thread_identity() -> u64 {
+    1 + this_thread() as u64
+}
 
 pub(crate) fn unless_destroying<R>(_owner: usize, run: impl FnOnce() -> R) -> Option<R> {
     Some(run())
@@ -163,6 +182,17 @@ pub(crate) fn dispose<B>(block: Box<B>) {
     parking::while_parking(|| drop(block));
 }
 
+/// As pcmap's.
+///
+/// # Safety
+///
+/// 1. As pcmap's.
+#[expect(unsafe_code, reason = "what the allocator's own function asks for")]
+pub(crate) unsafe fn dispose_memory(memory: *mut u8, layout: Layout) {
+    // SAFETY: by 1.
+    parking::while_parking(|| unsafe { std::alloc::dealloc(memory, layout) });
+}
+
 /// As arc-swap's trait of that name.
 ///
 /// # Safety
@@ -171,11 +201,28 @@ pub(crate) fn dispose<B>(block: Box<B>) {
 #[expect(unsafe_code, reason = "the trait is unsafe to implement where it comes from")]
 pub(crate) unsafe trait RefCnt: Clone {
     type Base;
-    #[expect(dead_code, reason = "the stand-in keeps whole pointers")]
     fn into_ptr(me: Self) -> *mut Self::Base;
     fn as_ptr(me: &Self) -> *mut Self::Base;
-    #[expect(dead_code, reason = "the stand-in keeps whole pointers")]
     unsafe fn from_ptr(pointer: *const Self::Base) -> Self;
+}
+
+// SAFETY: as for what is in it; nothing has the null address.
+#[expect(unsafe_code, reason = "the trait is unsafe to implement")]
+unsafe impl<R: RefCnt> RefCnt for Option<R> {
+    type Base = R::Base;
+
+    fn into_ptr(me: Self) -> *mut R::Base {
+        me.map_or(std::ptr::null_mut(), R::into_ptr)
+    }
+
+    fn as_ptr(me: &Self) -> *mut R::Base {
+        me.as_ref().map_or(std::ptr::null_mut(), R::as_ptr)
+    }
+
+    unsafe fn from_ptr(pointer: *const R::Base) -> Self {
+        // SAFETY: by the contract of this.
+        (!pointer.is_null()).then(|| unsafe { R::from_ptr(pointer) })
+    }
 }
 
 /// Stands in for arc-swap: a cell from which a counted pointer can be loaded while it is replaced.
@@ -216,121 +263,9 @@ impl<R: RefCnt> ArcSwapAny<R> {
     }
 }
 
-type Deferred = Box<dyn FnOnce()>;
-
-/// Stands in for crossbeam-epoch: what a guard defers runs in a later `flush`, when no guard is
-/// left that was pinned at the time; or when the collector is dropped.
-///
-/// It orders no more than crossbeam-epoch does: a full fence where a guard pins or flushes
-/// (so that who pins later sees what was unlinked before), from each unpinning to what runs after
-/// it, and from the flush behind a deferring to its running. The bookkeeping itself is hidden from loom.
-#[derive(Clone)]
-pub(crate) struct Collector {
-    state: Arc<CollectorState>,
-}
-
-struct CollectorState {
-    book: Mutex<Book>,
-    /// Stored to by whoever unpins or flushes, loaded by whoever runs.
-    handover: AtomicUsize,
-}
-
-#[derive(Default)]
-struct Book {
-    pinned: Vec<u64>,
-    next: u64,
-    /// What was deferred, with the first guard number that was not given out at the time.
-    deferred: Vec<(u64, Deferred)>,
-}
-
-impl Collector {
-    pub(crate) fn new() -> Self {
-        let state = CollectorState { book: Mutex::default(), handover: AtomicUsize::new(0) };
-        #[expect(clippy::arc_with_non_send_sync, reason = "loom runs a model on one thread")]
-        let state = Arc::new(state);
-        Self { state }
-    }
-
-    pub(crate) fn register(&self) -> LocalHandle {
-        LocalHandle { collector: self.clone() }
-    }
-
-    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
-        self.state.book.lock().expect("no panic under the lock")
-    }
-}
-
-impl Drop for CollectorState {
-    fn drop(&mut self) {
-        let deferred = std::mem::take(&mut self.book.lock().expect("no panic").deferred);
-        deferred.into_iter().for_each(|(_, run)| run());
-    }
-}
-
-pub(crate) struct LocalHandle {
-    collector: Collector,
-}
-
-impl LocalHandle {
-    pub(crate) fn pin(&self) -> Guard {
-        let collector = self.collector.clone();
-        let mut book = collector.book();
-        let number = book.next;
-        book.next += 1;
-        book.pinned.push(number);
-        drop(book);
-        loom::sync::atomic::fence(Ordering::SeqCst);
-        Guard { number, collector, bag: RefCell::default() }
-    }
-}
-
-pub(crate) struct Guard {
-    number: u64,
-    collector: Collector,
-    /// What this guard deferred and nobody else knows of yet.
-    bag: RefCell<Vec<Deferred>>,
-}
-
-impl Guard {
-    /// As crossbeam's.
-    ///
-    /// # Safety
-    ///
-    /// 1. Whatever `run` borrows lives until it has run.
-    #[expect(unsafe_code, reason = "the closure outlives what it borrows, as far as types can say")]
-    pub(crate) unsafe fn defer_unchecked(&self, run: impl FnOnce()) {
-        let run: Box<dyn FnOnce() + '_> = Box::new(run);
-        // SAFETY: only the lifetime changes; by 1. it is long enough.
-        let run = unsafe { std::mem::transmute::<Box<dyn FnOnce() + '_>, Deferred>(run) };
-        self.bag.borrow_mut().push(run);
-    }
-
-    pub(crate) fn flush(&self) {
-        loom::sync::atomic::fence(Ordering::SeqCst);
-        self.collector.state.handover.fetch_add(1, Ordering::Release);
-        let mut book = self.collector.book();
-        let next = book.next;
-        book.deferred.extend(self.bag.take().into_iter().map(|run| (next, run)));
-        let oldest = book.pinned.iter().copied().min().unwrap_or(book.next);
-        let (run, keep) = std::mem::take(&mut book.deferred)
-            .into_iter()
-            .partition::<Vec<_>, _>(|(guards_below, _)| *guards_below <= oldest);
-        book.deferred = keep;
-        drop(book);
-        self.collector.state.handover.fetch_add(0, Ordering::Acquire);
-        run.into_iter().for_each(|(_, run)| run());
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        assert!(self.bag.take().is_empty(), "a guard that deferred is flushed");
-        self.collector.state.handover.fetch_add(1, Ordering::Release);
-        self.collector.book().pinned.retain(|&number| number != self.number);
-    }
-}
-
 #[cfg(test)]
 pub(crate) fn explore(test: impl Fn() + Send + Sync + 'static) {
-    loom::model(test);
+    let mut builder = loom::model::Builder::new();
+    builder.max_branches = 10_000_000;
+    builder.check(test);
 }

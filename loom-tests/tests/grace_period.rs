@@ -101,7 +101,11 @@ pub(crate) fn a_reader_a_writer_and_one_who_advances() {
         });
         let advancer = thread::spawn({
             let world = world.clone();
-            move || (0..4).for_each(|_| world.sections.try_advance())
+            move || {
+                for _ in 0..4 {
+                    world.sections.try_advance();
+                }
+            }
         });
         world.publish(1);
         let tag = world.sections.epoch_after_displacement();

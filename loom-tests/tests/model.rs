@@ -1,8 +1,7 @@
 //! Running a model, and the value whose life the models watch.
 
 use crate::index::address_range::CodeRange;
-use crate::index::entry::Entry;
-use crate::index::shared::Shared;
+use crate::index::entry::Item;
 use crate::sync::{start_run, weaken};
 use loom::cell::UnsafeCell;
 use std::sync::Arc;
@@ -96,8 +95,7 @@ pub(crate) fn range(start: usize) -> CodeRange {
     CodeRange::from_start_len(start, 0x10).expect("in the address space")
 }
 
-pub(crate) fn entry(start: usize, drops: &Arc<Drops>) -> Shared<Entry<Value>> {
+pub(crate) fn item(start: usize, drops: &Arc<Drops>) -> Item<Value> {
     let range = range(start);
-    let entry = Shared::try_new(Entry::new(range, Value::of(range, drops)));
-    entry.ok().expect("memory")
+    Item::try_new(range, Value::of(range, drops)).ok().expect("memory")
 }

@@ -2,17 +2,17 @@
 
 use crate::index::Index;
 use crate::index::Refusal;
-use crate::model::{Drops, Value, check, entry, range};
+use crate::model::{Drops, Value, check, item, range};
 use loom::sync::Arc;
 use loom::thread;
 
 /// Whether a lookup finds the range that starts at `start`, and the right value with it.
 fn finds(index: &Index<Value>, start: usize) -> bool {
     let reading = index.enter();
-    let slot = reading.version().and_then(|version| version.table.find((start + 1).into()));
-    let Some(slot) = slot else { return false };
-    assert_eq!(slot.range, range(start));
-    slot.entry.value.assert_of(slot.range);
+    let found = reading.version().and_then(|version| version.tree.find((start + 1).into()));
+    let Some(found) = found else { return false };
+    assert_eq!(found.range, range(start));
+    found.entry.value.assert_of(found.range);
     true
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn a_reader_sees_a_whole_version_or_none_of_it() {
             let index = index.clone();
             move || finds(&index, 0x10)
         });
-        index.insert(&[entry(0x10, &drops)]).expect("nothing in the way");
+        index.insert(&[item(0x10, &drops)]).expect("nothing in the way");
         assert!(finds(&index, 0x10));
         reader.join().unwrap();
     });
@@ -36,11 +36,11 @@ pub(crate) fn two_writers_lose_nothing_and_published_never_goes_back() {
     check("two_writers_lose_nothing_and_published_never_goes_back", Some(3), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
-        index.insert(&[entry(0x10, &drops)]).expect("nothing in the way");
+        index.insert(&[item(0x10, &drops)]).expect("nothing in the way");
         let other = thread::spawn({
             let (index, drops) = (index.clone(), drops.clone());
             move || {
-                index.insert(&[entry(0x20, &drops)]).expect("nothing in the way");
+                index.insert(&[item(0x20, &drops)]).expect("nothing in the way");
                 assert!(finds(&index, 0x20), "found by the thread that registered it");
             }
         });
@@ -54,12 +54,12 @@ pub(crate) fn two_writers_lose_nothing_and_published_never_goes_back() {
                 assert!(finds(&index, 0x10));
             }
         });
-        index.insert(&[entry(0x30, &drops)]).expect("nothing in the way");
+        index.insert(&[item(0x30, &drops)]).expect("nothing in the way");
         assert!(finds(&index, 0x30), "found by the thread that registered it");
         other.join().unwrap();
         reader.join().unwrap();
         assert!(finds(&index, 0x10) && finds(&index, 0x20) && finds(&index, 0x30));
-        assert_eq!((index.sequence(), index.entries()), (3, 3));
+        assert_eq!((index.sequence(), index.size().0), (3, 3));
     });
 }
 
@@ -71,9 +71,9 @@ pub(crate) fn two_first_writers() {
         let index = Arc::new(Index::new());
         let other = thread::spawn({
             let (index, drops) = (index.clone(), drops.clone());
-            move || index.insert(&[entry(0x20, &drops)])
+            move || index.insert(&[item(0x20, &drops)])
         });
-        index.insert(&[entry(0x30, &drops)]).expect("nothing in the way");
+        index.insert(&[item(0x30, &drops)]).expect("nothing in the way");
         other.join().unwrap().expect("nothing in the way");
         assert!(finds(&index, 0x20) && finds(&index, 0x30));
         assert_eq!(index.sequence(), 2);
@@ -88,7 +88,7 @@ pub(crate) fn of_two_that_overlap_one_wins_and_the_other_can_look_it_up() {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
         let register = |index: &Index<Value>, drops: &std::sync::Arc<Drops>| match index
-            .insert(&[entry(0x10, drops)])
+            .insert(&[item(0x10, drops)])
         {
             Ok(_) => 1,
             Err(Refusal::Overlap { existing, .. }) => {
@@ -115,7 +115,7 @@ pub(crate) fn snapshots_and_lookups_agree() {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
         let shows = |index: &Index<Value>| {
-            index.snapshot().is_some_and(|version| version.table.find(0x11.into()).is_some())
+            index.snapshot().is_some_and(|version| version.tree.find(0x11.into()).is_some())
         };
         let viewer = thread::spawn({
             let index = index.clone();
@@ -127,7 +127,7 @@ pub(crate) fn snapshots_and_lookups_agree() {
                 }
             }
         });
-        index.insert(&[entry(0x10, &drops)]).expect("nothing in the way");
+        index.insert(&[item(0x10, &drops)]).expect("nothing in the way");
         assert!(shows(&index));
         viewer.join().unwrap();
     });

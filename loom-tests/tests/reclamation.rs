@@ -2,7 +2,7 @@
 
 use crate::index::Index;
 use crate::index::reclamation::Settling;
-use crate::model::{Drops, Value, check, entry, range};
+use crate::model::{Drops, Value, check, item, range};
 use crate::sync::fork;
 use loom::sync::Arc;
 use loom::thread;
@@ -10,11 +10,11 @@ use loom::thread;
 /// Looks an address up, and reads what is found twice, as long as the section lasts.
 fn look_up(index: &Index<Value>, start: usize) {
     let reading = index.enter();
-    let slot = reading.version().and_then(|version| version.table.find((start + 1).into()));
-    if let Some(slot) = slot {
-        slot.entry.value.assert_of(range(start));
-        assert_eq!(slot.range, range(start));
-        slot.entry.value.assert_of(range(start));
+    let found = reading.version().and_then(|version| version.tree.find((start + 1).into()));
+    if let Some(found) = found {
+        found.entry.value.assert_of(range(start));
+        assert_eq!(found.range, range(start));
+        found.entry.value.assert_of(range(start));
     }
 }
 
@@ -23,7 +23,7 @@ pub(crate) fn deferred_destruction_that_meets_a_reader() {
     check("deferred_destruction_that_meets_a_reader", Some(4), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
-        let code = [entry(0x10, &drops)];
+        let code = [item(0x10, &drops)];
         index.insert(&code).expect("nothing in the way");
         let reader = thread::spawn({
             let index = index.clone();
@@ -45,7 +45,7 @@ pub(crate) fn two_reclaimers_destroy_each_version_once() {
     check("two_reclaimers_destroy_each_version_once", Some(1), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
-        let code = [entry(0x10, &drops)];
+        let code = [item(0x10, &drops)];
         index.insert(&code).expect("nothing in the way");
         index.remove(&code);
         drop(code);
@@ -67,11 +67,11 @@ pub(crate) fn a_writer_that_reclaims_against_a_reclaimer() {
     check("a_writer_that_reclaims_against_a_reclaimer", Some(2), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
-        index.insert(&[entry(0x10, &drops)]).expect("nothing in the way");
+        index.insert(&[item(0x10, &drops)]).expect("nothing in the way");
         let writer = thread::spawn({
             let (index, drops) = (index.clone(), drops.clone());
             move || {
-                index.insert(&[entry(0x20, &drops)]).expect("nothing in the way");
+                index.insert(&[item(0x20, &drops)]).expect("nothing in the way");
                 index.reclaim();
             }
         });
@@ -79,7 +79,7 @@ pub(crate) fn a_writer_that_reclaims_against_a_reclaimer() {
         writer.join().unwrap();
         index.reclaim();
         assert_eq!(index.backlog().map(|backlog| backlog.versions), Some(0));
-        assert_eq!((drops.count(), index.entries()), (0, 2));
+        assert_eq!((drops.count(), index.size().0), (0, 2));
     });
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn garbage_of_a_thread_that_ended() {
     check("garbage_of_a_thread_that_ended", Some(3), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
-        let code = [entry(0x10, &drops)];
+        let code = [item(0x10, &drops)];
         index.insert(&code).expect("nothing in the way");
         let gone = thread::spawn({
             let index = index.clone();
@@ -110,7 +110,7 @@ pub(crate) fn settled_means_destroyed() {
     check("settled_means_destroyed", Some(4), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
-        let code = [entry(0x10, &drops)];
+        let code = [item(0x10, &drops)];
         index.insert(&code).expect("nothing in the way");
         index.remove(&code);
         drop(code);
@@ -135,12 +135,12 @@ pub(crate) fn a_snapshot_against_reclamation() {
     check("a_snapshot_against_reclamation", Some(4), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
-        let code = [entry(0x10, &drops)];
+        let code = [item(0x10, &drops)];
         index.insert(&code).expect("nothing in the way");
         let view = index.snapshot().expect("something was written");
         let viewer = thread::spawn(move || {
-            let slot = view.table.find(0x11.into()).expect("shown for as long as it is held");
-            slot.entry.value.assert_of(range(0x10));
+            let found = view.tree.find(0x11.into()).expect("shown for as long as it is held");
+            found.entry.value.assert_of(range(0x10));
         });
         index.remove(&code);
         drop(code);
@@ -151,6 +151,61 @@ pub(crate) fn a_snapshot_against_reclamation() {
     });
 }
 
+/// A snapshot of a tree of two levels, while the leaves that it shows are rewritten one after the
+/// other and what they were is taken out: it keeps what it shows, and lets go of it.
+#[test]
+pub(crate) fn a_snapshot_against_rewritten_leaves() {
+    check("a_snapshot_against_rewritten_leaves", Some(2), || {
+        let drops = Drops::new();
+        let index = Arc::new(Index::new());
+        let code: Vec<_> = (1..10).map(|i| item(i * 0x10, &drops)).collect();
+        index.insert(&code).expect("nothing in the way");
+        let view = index.snapshot().expect("something was written");
+        assert_eq!(view.tree.height, 1, "two leaves");
+        let viewer = thread::spawn(move || {
+            for start in [0x10, 0x90] {
+                let found = view.tree.find((start + 1).into()).expect("as long as it is held");
+                found.entry.value.assert_of(range(start));
+            }
+        });
+        index.remove(&code[..1]);
+        index.remove(&code[8..]);
+        drop(code);
+        index.reclaim();
+        viewer.join().unwrap();
+        index.reclaim();
+        assert_eq!((drops.count(), index.size().0), (2, 7));
+        drop(index);
+        assert_eq!(drops.count(), 9);
+    });
+}
+
+/// A snapshot is taken while what it may show is displaced and dismantled.
+#[test]
+pub(crate) fn taking_a_snapshot_against_reclamation() {
+    check("taking_a_snapshot_against_reclamation", Some(3), || {
+        let drops = Drops::new();
+        let index = Arc::new(Index::new());
+        let code = [item(0x10, &drops)];
+        index.insert(&code).expect("nothing in the way");
+        let viewer = thread::spawn({
+            let index = index.clone();
+            move || {
+                let view = index.snapshot().expect("something was written");
+                if let Some(found) = view.tree.find(0x11.into()) {
+                    found.entry.value.assert_of(range(0x10));
+                }
+            }
+        });
+        index.remove(&code);
+        drop(code);
+        index.reclaim();
+        viewer.join().unwrap();
+        index.reclaim();
+        assert_eq!(drops.count(), 1, "the cell does not keep it");
+    });
+}
+
 /// A child of `fork` inherits garbage and a lost reader: new garbage goes, the old stays until the
 /// map does.
 #[test]
@@ -158,7 +213,7 @@ pub(crate) fn a_child_reclaims_what_it_retires() {
     check("a_child_reclaims_what_it_retires", Some(2), || {
         let (old, new) = (Drops::new(), Drops::new());
         let index = Arc::new(Index::new());
-        let inherited = [entry(0x10, &old)];
+        let inherited = [item(0x10, &old)];
         index.insert(&inherited).expect("nothing in the way");
         std::mem::forget(index.enter());
         fork();
@@ -171,7 +226,7 @@ pub(crate) fn a_child_reclaims_what_it_retires() {
         });
         index.remove(&inherited);
         drop(inherited);
-        let own = [entry(0x20, &new)];
+        let own = [item(0x20, &new)];
         index.insert(&own).expect("nothing in the way");
         index.remove(&own);
         drop(own);
@@ -190,7 +245,7 @@ pub(crate) fn two_reclaimers_set_aside_what_a_lost_reader_may_hold() {
     check("two_reclaimers_set_aside_what_a_lost_reader_may_hold", Some(1), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
-        let code = [entry(0x10, &drops)];
+        let code = [item(0x10, &drops)];
         index.insert(&code).expect("nothing in the way");
         std::mem::forget(index.enter());
         fork();
@@ -215,23 +270,23 @@ pub(crate) fn a_buried_entry_against_a_writer_and_one_who_tidies() {
     check("a_buried_entry_against_a_writer_and_one_who_tidies", Some(5), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
-        let code = [entry(0x10, &drops)];
+        let code = [item(0x10, &drops)];
         index.insert(&code).expect("nothing in the way");
         let writer = thread::spawn({
             let (index, drops) = (index.clone(), drops.clone());
-            move || index.insert(&[entry(0x20, &drops)]).expect("nothing in the way")
+            move || index.insert(&[item(0x20, &drops)]).expect("nothing in the way")
         });
         index.bury(&code);
         let sequence = index.tidy().expect("memory");
         let reading = index.enter();
         let version = reading.version().expect("published");
         assert!(version.sequence >= sequence);
-        assert!(version.table.find(0x11.into()).is_none(), "the entry is still there");
+        assert!(version.tree.find(0x11.into()).is_none(), "the entry is still there");
         drop(reading);
         drop(code);
         writer.join().unwrap();
         index.reclaim();
-        assert_eq!((drops.count(), index.entries()), (1, 1));
+        assert_eq!((drops.count(), index.size().0), (1, 1));
     });
 }
 
@@ -244,7 +299,7 @@ fn reclaiming_before_anything_is_published() {
         let index = Arc::new(Index::new());
         let writer = thread::spawn({
             let (index, drops) = (index.clone(), drops.clone());
-            move || index.insert(&[entry(0x10, &drops)]).expect("nothing in the way")
+            move || index.insert(&[item(0x10, &drops)]).expect("nothing in the way")
         });
         index.reclaim();
         look_up(&index, 0x10);
@@ -262,17 +317,17 @@ fn a_call_from_before_the_change_of_domain_against_writes_after_it() {
     check("a_call_from_before_the_change_of_domain_against_writes_after_it", Some(2), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
-        index.insert(&[entry(0x10, &drops)]).expect("nothing in the way");
+        index.insert(&[item(0x10, &drops)]).expect("nothing in the way");
         fork();
         let tidying = thread::spawn({
             let index = index.clone();
             move || index.tidy().expect("memory")
         });
-        index.insert(&[entry(0x20, &drops)]).expect("nothing in the way");
-        index.insert(&[entry(0x30, &drops)]).expect("nothing in the way");
+        index.insert(&[item(0x20, &drops)]).expect("nothing in the way");
+        index.insert(&[item(0x30, &drops)]).expect("nothing in the way");
         index.reclaim();
         tidying.join().unwrap();
-        assert_eq!(index.entries(), 3);
+        assert_eq!(index.size().0, 3);
     });
 }
 
@@ -282,7 +337,7 @@ fn two_maps_do_not_disturb_each_other() {
         let drops = Drops::new();
         let (one, two) = (Index::<Value>::new(), Arc::new(Index::new()));
         let stays_inside = one.enter();
-        let code = [entry(0x10, &drops)];
+        let code = [item(0x10, &drops)];
         two.insert(&code).expect("nothing in the way");
         let reader = thread::spawn({
             let two = two.clone();

@@ -149,7 +149,9 @@ impl<T> Departures<T> {
                 // Counts itself out last, and also when a destructor panics.
                 let _flight = Flight { in_flight: self.in_flight_beside(&version) };
                 destroyed.versions.fetch_add(1, edge::statistic());
-                destroyed.bytes.fetch_add(version.weight.load(edge::statistic()), edge::statistic());
+                destroyed
+                    .bytes
+                    .fetch_add(version.weight.load(edge::statistic()), edge::statistic());
                 // SAFETY: (`destroy`) 1. off the stack of ready ones.
                 unsafe { destroy(version) };
             }

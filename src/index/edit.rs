@@ -16,7 +16,7 @@ use super::leftovers::Leftovers;
 use super::node::{Node, Slot, fewest_slots, most_slots};
 use super::shared::{Block, Shared};
 use super::tree::Tree;
-use crate::sync::SmallVec;
+use crate::sync::{NODE_SLOTS, SmallVec};
 
 /// What a write does. Both lists are sorted by start and hold no empty range.
 pub(crate) struct Change<'c, T> {
@@ -43,7 +43,7 @@ pub(crate) struct Made<T> {
 
 /// The slots of one node to be, before it is known whether they fit one. Room for a full node, and
 /// some: a larger list is a batch's.
-type List<T> = SmallVec<[Slot<T>; 264]>;
+type List<T> = SmallVec<[Slot<T>; NODE_SLOTS + 8]>;
 
 /// A part of a change: what falls to one node.
 struct Part<'c, T> {
@@ -122,30 +122,6 @@ impl<T> Tree<T> {
         let Edit { bytes, leftovers, made, .. } = edit;
         let entries = self.entries + change.add.len() - leftovers.entries().len();
         Ok(Successor { tree: Self { root, height, entries, bytes }, leftovers, made })
-    }
-
-    /// The last range before `address` that is not buried.
-    fn last_before(&self, mut address: usize) -> Option<CodeRange> {
-        loop {
-            let part = self.leaf_before(address);
-            address = part.first()?.start();
-            let visible = part.iter().rev().filter_map(|slot| self.found(slot));
-            if let Some(found) = visible.into_iter().find(|found| !found.entry.is_buried()) {
-                return Some(found.range);
-            }
-        }
-    }
-
-    /// The first range from `address` on that is not buried.
-    fn first_from(&self, mut address: usize) -> Option<CodeRange> {
-        loop {
-            let part = self.leaf_from(address);
-            address = part.last()?.start().checked_add(1)?;
-            let visible = part.iter().filter_map(|slot| self.found(slot));
-            if let Some(found) = visible.into_iter().find(|found| !found.entry.is_buried()) {
-                return Some(found.range);
-            }
-        }
     }
 }
 
@@ -356,12 +332,7 @@ impl<T> Edit<'_, T> {
     }
 
     /// Appends a run of a leaf's slots to what `out` holds from `first` on, but for buried ones.
-    fn retain(
-        &mut self,
-        run: &[Slot<T>],
-        first: usize,
-        out: &mut List<T>,
-    ) -> Result<(), Refusal> {
+    fn retain(&mut self, run: &[Slot<T>], first: usize, out: &mut List<T>) -> Result<(), Refusal> {
         let from = out.len();
         if self.tidy {
             for slot in run {
@@ -390,14 +361,11 @@ impl<T> Edit<'_, T> {
     ) -> Result<(), Refusal> {
         let below = height - 1;
         let mut rest = slots;
-        // Whether the last node in `out` is one that was there before.
-        let mut last_is_old = false;
         while let [slot, behind @ ..] = rest {
             rest = behind;
             let share = part.take_below(rest.first());
             if share.is_empty() && !self.tidy {
                 push(out, *slot)?;
-                last_is_old = true;
                 continue;
             }
             let mut list = List::new();
@@ -409,21 +377,18 @@ impl<T> Edit<'_, T> {
                     let share = part.take_below(rest.first());
                     seam = list.len();
                     self.rewrite(next, below, share, &mut list)?;
-                } else if let (true, Some(previous)) = (last_is_old, out.last().copied()) {
-                    last_is_old = false;
-                    out.pop();
-                    self.replace(&previous)?;
+                } else if let Some(previous) = out.pop() {
                     let slots = self.old.below(&previous);
                     seam = slots.len();
                     list.try_reserve(seam).map_err(|_| Refusal::OutOfMemory)?;
                     list.insert_from_slice(0, slots);
+                    self.replace_or_unmake(&previous)?;
                 } else {
                     break; // the only node below; the one above will be joined
                 }
                 self.mend(&mut list, seam, below)?;
             }
             self.cut(&list, below, out)?;
-            last_is_old &= list.is_empty();
         }
         Ok(())
     }

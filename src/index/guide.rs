@@ -146,8 +146,9 @@ impl Guide {
             _ => return None,
         };
         let from = self.first_bucket_from(first.start(), start).min(table.len());
-        for (bucket, (new, old)) in table.iter_mut().zip(old_table).enumerate() {
-            *new = if bucket < from { *old } else { old.wrapping_add(further) };
+        table.copy_from_slice(old_table);
+        for index in &mut table[from..] {
+            *index = index.wrapping_add(further);
         }
         let bucket = self.bucket(first.start(), start);
         let begin = table.get(bucket).map_or(0, |&begin| usize::from(begin));

@@ -28,6 +28,8 @@ pub(crate) mod departures;
 pub(crate) mod edit;
 pub(crate) mod entry;
 pub(crate) mod guide;
+#[cfg(test)]
+mod invariants;
 pub(crate) mod leftovers;
 pub(crate) mod node;
 pub(crate) mod read_section;
@@ -37,10 +39,11 @@ pub(crate) mod stack;
 pub(crate) mod tree;
 pub(crate) mod try_box;
 pub(crate) mod version;
+mod writing;
 
 use crate::sync::{
-    ArcSwapAny, AtomicPtr, AtomicUsize, Liveness, RECLAIM_PATIENCE, Statistic, WRITE_PATIENCE,
-    WRITES_PER_RECLAIM, const_fn, edge, publication_barrier, unique_number,
+    AtomicPtr, AtomicUsize, RECLAIM_PATIENCE, WRITE_PATIENCE, WRITES_PER_RECLAIM, const_fn, edge,
+    publication_barrier,
 };
 use address_range::CodeRange;
 use core::marker::PhantomData;
@@ -48,10 +51,10 @@ use core::ptr;
 use edit::{Change, Successor};
 use entry::Item;
 use read_section::{ReadSections, Section};
-use reclamation::{Backlog, Reclamation, Settling};
+use reclamation::{Backlog, Settling};
 use shared::{Block, Shared};
-use try_box::try_box;
 use version::{Raw, Version};
+use writing::Writing;
 
 /// Why a write changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,23 +97,6 @@ pub(crate) struct Index<T> {
     writing: AtomicPtr<Writing<T>>,
     sections: ReadSections,
     owns: PhantomData<Shared<Version<T>>>,
-}
-
-/// What only writers and owners of snapshots use; made by the first write.
-struct Writing<T> {
-    life: Liveness,
-    /// The first version, for publishing it; not to be followed once something is published.
-    root: Raw<T>,
-    /// Owned snapshots come from here: it holds the version that the last one was taken of, until
-    /// that is displaced and somebody reclaims.
-    cell: ArcSwapAny<Option<Shared<Version<T>>>>,
-    /// One more than the sequence number of the version that was put there last; 0 if it was taken
-    /// out.
-    in_cell: Statistic,
-    reclamation: Reclamation<T>,
-    id: MapId,
-    /// How many burials (see [`Index::buried`]) a linked version accounts for.
-    tidied: AtomicUsize,
 }
 
 /// A read section, and the version that was published when it was entered.
@@ -291,7 +277,8 @@ impl<T> Index<T> {
 
     /// Whether what `settling` waits for is destroyed.
     pub(crate) fn has_settled(&self, settling: &mut Settling) -> bool {
-        let settled = |writing: &Writing<T>| writing.reclamation.has_settled(&self.sections, settling);
+        let settled =
+            |writing: &Writing<T>| writing.reclamation.has_settled(&self.sections, settling);
         self.writing().is_none_or(settled)
     }
 
@@ -338,6 +325,8 @@ impl<T> Index<T> {
         let writing = self.start_writing()?;
         self.sections.follow_fork().map_err(|_| Refusal::OutOfMemory)?;
         let sequence = loop {
+            // Ordering [tidied]: Acquire; as in `is_tidy`: that version is found below.
+            let tidied = writing.tidied.load(edge::tidied());
             let reading = self.enter();
             let Some(version) = reading.version() else {
                 return Err(Refusal::OutOfMemory); // not reached: the root is published
@@ -346,8 +335,7 @@ impl<T> Index<T> {
             // Ordering [buried]: Acquire; pairs with Release in `bury`.
             //   seen: the tombstones of so many removals, which the successor will lack.
             let buried = self.buried.load(edge::buried());
-            // Ordering [tidied]: Acquire; as in `is_tidy`.
-            let tidy = buried > writing.tidied.load(edge::tidied());
+            let tidy = buried > tidied;
             let successor = match newest.tree.successor(&Change { add, remove, tidy }) {
                 Ok(successor) => successor,
                 Err(refusal) => {
@@ -472,31 +460,6 @@ impl<T> Index<T> {
             );
         }
         Ok(writing)
-    }
-}
-
-impl<T> Writing<T> {
-    fn try_new() -> Result<Box<Self>, Refusal> {
-        let root = Shared::try_new(Version::root()).map_err(|_| Refusal::OutOfMemory)?;
-        let writing = Self {
-            life: Liveness::new(),
-            root: root.as_raw(),
-            cell: ArcSwapAny::new(None),
-            in_cell: Statistic::new(0),
-            reclamation: Reclamation::new(root),
-            id: MapId(unique_number()),
-            tidied: AtomicUsize::new(0),
-        };
-        try_box(writing).map_err(|writing| {
-            Self::discard(writing);
-            Refusal::OutOfMemory
-        })
-    }
-
-    /// Drops what was never installed, with the chain of one version that it began.
-    fn discard(self) {
-        // SAFETY: (`Reclamation::finish`) 1. consumed; 2. nobody else has seen it.
-        unsafe { self.reclamation.finish() };
     }
 }
 

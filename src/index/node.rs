@@ -22,7 +22,9 @@
 use super::entry::Entry;
 use super::guide::{Guide, Splice};
 use super::shared::{Block, Shared};
-use crate::sync::{AtomicBool, AtomicUsize, Liveness, dispose_memory, edge};
+use crate::sync::{
+    AtomicBool, AtomicUsize, LEAF_SLOTS, Liveness, NODE_SLOTS, dispose_memory, edge,
+};
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 use core::slice;
@@ -33,7 +35,7 @@ use std::alloc::Layout;
 /// A write copies one node of each height: larger nodes make flatter trees (fewer cache lines per
 /// lookup) and dearer writes.
 pub(crate) const fn most_slots(height: u8) -> usize {
-    if height == 0 { 128 } else { 256 }
+    if height == 0 { LEAF_SLOTS } else { NODE_SLOTS }
 }
 
 /// A node with fewer slots is joined with a neighbour.

@@ -7,10 +7,11 @@
 //!
 //! # What a lookup costs
 //!
-//! With at most 128 ranges to a leaf and 256 nodes to a node, and a quarter of that at least
-//! (but for the root): *levels(n)* = 1 up to 128 ranges, at most 2 up to 8,192, 3 up to half a
-//! million, 4 up to 33 million. Each level costs one byte of a table and at most ⌈log₂⌉ of its
-//! slots in comparisons, 7 in a leaf and 8 above; [`Tree::most_probes`] is that bound as a number.
+//! With 32 to 128 ranges to a leaf and 64 to 256 nodes to a node (the root may have less), an index
+//! of n ranges has one level for n < 64, at most two for n < 4,096, three for n < 262,144, four for
+//! n < 16,777,216: *levels(n)* = 1 + max(0, ⌊log₆₄ n⌋). Each level costs one byte of a table and a
+//! fixed number of comparisons: none or one where ranges are even, and never more than a binary
+//! search of the node, 7 in a leaf and 8 above. [`Tree::most_probes`] has that bound as a number.
 
 use super::address_range::{CodeRange, Pc};
 use super::entry::Entry;
@@ -23,7 +24,7 @@ pub(crate) struct Tree<T> {
     /// Points at the root node, or at nothing.
     pub(super) root: Slot<T>,
     /// Nodes above the leaves, from any leaf to the root.
-    pub(super) height: u8,
+    pub(crate) height: u8,
     /// How many ranges there are, buried ones included.
     pub(crate) entries: usize,
     /// What its nodes take, in bytes.
@@ -43,9 +44,6 @@ impl<T> Clone for Found<'_, T> {
 }
 
 impl<T> Copy for Found<'_, T> {}
-
-/// The tallest tree: 128 leaves' ranges times 256 per level pass any address space at six.
-const MOST_LEVELS: usize = 7;
 
 impl<T> Tree<T> {
     pub(crate) const fn empty() -> Self {
@@ -150,6 +148,30 @@ impl<T> Tree<T> {
         &leaf[..leaf.partition_point(|slot| slot.start() < address)]
     }
 
+    /// The last range before `address` that is not buried.
+    pub(super) fn last_before(&self, mut address: usize) -> Option<CodeRange> {
+        loop {
+            let part = self.leaf_before(address);
+            address = part.first()?.start();
+            let visible = part.iter().rev().filter_map(|slot| self.found(slot));
+            if let Some(found) = visible.into_iter().find(|found| !found.entry.is_buried()) {
+                return Some(found.range);
+            }
+        }
+    }
+
+    /// The first range from `address` on that is not buried.
+    pub(super) fn first_from(&self, mut address: usize) -> Option<CodeRange> {
+        loop {
+            let part = self.leaf_from(address);
+            address = part.last()?.start().checked_add(1)?;
+            let visible = part.iter().filter_map(|slot| self.found(slot));
+            if let Some(found) = visible.into_iter().find(|found| !found.entry.is_buried()) {
+                return Some(found.range);
+            }
+        }
+    }
+
     /// All ranges that start in `from..to`, in address order.
     pub(crate) fn iter_between(&self, from: usize, to: usize) -> Iter<'_, T> {
         Iter { tree: self, from, to, front: &[], back: &[] }
@@ -160,20 +182,25 @@ impl<T> Tree<T> {
         self.iter_between(0, usize::MAX)
     }
 
-    /// The most addresses that a lookup reads in an index of `n` ranges: table bytes and slots.
-    pub(crate) const fn most_probes(n: usize) -> usize {
-        // A leaf holds a quarter of what fits at least, a node above too, and the root two.
+    /// How many levels an index of `n` ranges has at most.
+    ///
+    /// Nodes hold a quarter of what fits at least, the root two: 64 ranges may have two levels, and
+    /// every 64 times as many one more.
+    pub(crate) const fn most_levels(n: usize) -> usize {
         let mut levels = 1;
-        let mut reach = most_slots(0);
-        while reach < n && levels < MOST_LEVELS {
-            reach = match levels {
-                1 => fewest_slots(0) * most_slots(1),
-                _ => reach * fewest_slots(1),
-            };
+        let mut reach = 2 * fewest_slots(0);
+        while n >= reach {
             levels += 1;
+            reach = reach.saturating_mul(fewest_slots(1));
         }
-        // 1 + log2(128), and 1 + log2(256) for each level above.
-        8 + (levels - 1) * 9
+        levels
+    }
+
+    /// The most addresses of nodes that a lookup reads in an index of `n` ranges: in each level a
+    /// byte of the table, and the slots of a binary search of the whole node.
+    pub(crate) const fn most_probes(n: usize) -> usize {
+        let (leaf, above) = (1 + most_slots(0).ilog2(), 1 + most_slots(1).ilog2());
+        leaf as usize + (Self::most_levels(n) - 1) * above as usize
     }
 }
 

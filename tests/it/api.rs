@@ -375,7 +375,8 @@ fn stats_tell_what_is_there_and_what_waits() {
 
     let reader = map.enter();
     drop(held);
-    std::thread::sleep(Duration::from_millis(3));
+    // The clock that is read at every write is coarse: it may be ten milliseconds behind.
+    std::thread::sleep(Duration::from_millis(23));
     let stats = map.stats();
     assert_eq!((stats.entries, stats.publications, stats.retired), (0, 6, 5));
     assert!(stats.retired_bytes > 0);
@@ -414,7 +415,8 @@ fn what_is_printed() {
     assert_eq!(format!("{:?}", map.enter()), "Reader { entries: 2, .. }");
     assert!(format!("{map:?}").starts_with("CodeMap { stats: Stats { entries: 2, "));
     let stats = map.stats().to_string();
-    assert!(stats.starts_with("entries=2 publications=2 retired=2 retired_bytes="), "{stats}");
+    assert!(stats.starts_with("entries=2 index_bytes="), "{stats}");
+    assert!(stats.contains(" publications=2 retired=2 retired_bytes="), "{stats}");
     assert!(stats.contains(" oldest_wait_ms="), "{stats}");
 
     let key = more.into_key();
@@ -724,7 +726,7 @@ fn tables_of_every_small_size() {
 }
 
 #[test]
-fn large_tables_take_out_garbage_at_every_write() {
+fn writes_take_out_garbage_by_themselves() {
     let tally = Tally::new();
     let map = CodeMap::new();
     let many = (0..20_000).map(|i| (i * 16..i * 16 + 16, tally.track(i)));
@@ -732,7 +734,7 @@ fn large_tables_take_out_garbage_at_every_write() {
     for i in 0..40 {
         let at = 0x1000_0000 + i;
         drop(map.register(at..at + 1, tally.track(at)).expect("free"));
-        assert!(map.stats().retired <= 2, "{}", map.stats());
+        assert!(map.stats().retired <= 9, "{}", map.stats());
     }
     map.unregister_all(code).wait();
     assert_eq!(tally.alive(), 0);

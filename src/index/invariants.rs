@@ -1,0 +1,244 @@
+//! Tests: what every tree must be, checked after each of many writes. The model package runs them
+//! with nodes of eight slots, so that a few ranges make a tall tree; here nodes have their real size.
+
+use super::entry::Item;
+use super::node::{Node, Slot, fewest_slots, most_slots};
+use super::tree::Tree;
+use super::{Index, Refusal, Removal};
+use crate::index::address_range::{CodeRange, Pc};
+use crate::sync::{LEAF_SLOTS, explore};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Whether nodes have their real size.
+const REAL: bool = LEAF_SLOTS > 16;
+
+/// Checks the shape of the tree, and that each of its ranges is found, by every way there is.
+fn check(tree: &Tree<usize>) -> Vec<CodeRange> {
+    let mut nodes = 0;
+    let mut bytes = 0;
+    let mut ranges = Vec::new();
+    if !tree.root.is_nothing() {
+        walk(tree, &tree.root, tree.height, true, &mut |slot, height| {
+            if height.is_none() {
+                ranges.push(CodeRange::of_slot(slot.start(), slot.end()));
+            } else {
+                nodes += 1;
+                bytes += Node::<usize>::bytes(slot.guide());
+            }
+        });
+    }
+    assert!(nodes <= 1 + ranges.len(), "no empty node");
+    assert!(usize::from(tree.height) < Tree::<usize>::most_levels(ranges.len()));
+    assert_eq!((tree.entries, tree.bytes), (ranges.len(), bytes));
+    assert!(ranges.windows(2).all(|pair| pair[0].end() <= pair[1].start()), "sorted and apart");
+    for range in &ranges {
+        for pc in [range.start(), range.end() - 1] {
+            let mut probes = 0;
+            assert!(tree.find_probed(Pc::new(pc), |_| probes += 1), "{pc:#x} of {range}");
+            assert!(probes <= Tree::<usize>::most_probes(ranges.len()), "{probes} probes");
+            let found = tree.find(Pc::new(pc)).expect("found just now");
+            assert_eq!((found.range, found.entry.value), (*range, range.start()));
+        }
+    }
+    let gaps = ranges.windows(2).filter(|pair| pair[0].end() < pair[1].start());
+    for pc in gaps.map(|pair| pair[0].end()).chain([0, usize::MAX]) {
+        let inside = ranges.iter().any(|range| range.contains(pc));
+        assert!(inside || tree.find(Pc::new(pc)).is_none(), "{pc:#x}");
+    }
+    let forward: Vec<_> = tree.iter().map(|found| found.range).collect();
+    let mut backward: Vec<_> = tree.iter().rev().map(|found| found.range).collect();
+    backward.reverse();
+    assert!(forward == ranges && backward == ranges);
+    ranges
+}
+
+fn walk(
+    tree: &Tree<usize>,
+    slot: &Slot<usize>,
+    height: u8,
+    is_root: bool,
+    visit: &mut impl FnMut(&Slot<usize>, Option<u8>),
+) {
+    visit(slot, Some(height));
+    let slots = tree.below(slot);
+    assert!(slots.len() <= most_slots(height), "{} slots", slots.len());
+    let fewest = if is_root { 1 + usize::from(height > 0) } else { fewest_slots(height) };
+    assert!(slots.len() >= fewest, "{} slots at height {height}", slots.len());
+    assert_eq!(slot.start(), slots[0].start(), "a node starts where its first range does");
+    for below in slots {
+        if height == 0 {
+            visit(below, None);
+        } else {
+            walk(tree, below, height - 1, false, visit);
+        }
+    }
+}
+
+/// Numbers that look random (Marsaglia's xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % bound
+    }
+}
+
+/// An index and what should be in it.
+struct Both {
+    index: Index<usize>,
+    expected: BTreeMap<usize, Item<usize>>,
+}
+
+impl Both {
+    fn new() -> Self {
+        Self { index: Index::new(), expected: BTreeMap::new() }
+    }
+
+    fn insert(&mut self, starts: impl IntoIterator<Item = usize>, len: usize) {
+        let mut items: Vec<_> = starts
+            .into_iter()
+            .filter_map(|start| CodeRange::from_start_len(start, len).ok())
+            .map(|range| Item::try_new(range, range.start()).ok().expect("memory"))
+            .collect();
+        items.sort_by_key(|item| item.range);
+        let mut free = true;
+        for (number, item) in items.iter().enumerate() {
+            let others = self.expected.values().chain(&items[..number]);
+            free &= !others.into_iter().any(|other| other.range.overlaps(item.range));
+        }
+        match self.index.insert(&items) {
+            Ok(_) => {
+                assert!(free, "inserted over another");
+                self.expected.extend(items.into_iter().map(|item| (item.range.start(), item)));
+            }
+            Err(Refusal::Overlap { added, existing }) => {
+                assert!(!free && added.overlaps(existing), "{added} and {existing}");
+            }
+            Err(Refusal::OutOfMemory) => panic!("there is memory"),
+        }
+    }
+
+    fn remove(&mut self, starts: impl IntoIterator<Item = usize>) {
+        let gone = starts.into_iter().filter_map(|start| self.expected.remove(&start));
+        let mut items: Vec<_> = gone.collect();
+        items.sort_by_key(|item| item.range);
+        assert!(matches!(self.index.remove(&items), Removal::Published(_)));
+    }
+
+    fn check(&self) -> u8 {
+        let reading = self.index.enter();
+        let tree = reading.version().map(|version| &version.tree);
+        let ranges = tree.map_or(Vec::new(), check);
+        assert!(ranges.iter().eq(self.expected.values().map(|item| &item.range)));
+        tree.map_or(0, |tree| tree.height)
+    }
+}
+
+#[test]
+fn random_writes_keep_the_tree_in_shape() {
+    let (rounds, span, seeds) = if REAL { (300, 4_000, 1_u64) } else { (24, 160, 40) };
+    (1..=seeds).for_each(|seed| {
+        explore(move || {
+            let mut random = Random(seed.wrapping_mul(0x5EED_1234_5678_9ABC));
+            let mut both = Both::new();
+            let (mut tallest, mut most) = (0, 0);
+            for round in 0..rounds {
+                // It grows in the first half and shrinks in the second, with batches of all sizes.
+                let batch = [1, 1, 1, 3, span / 8][random.below(5)];
+                let mut starts: BTreeSet<_> = (0..batch).map(|_| 16 * random.below(span)).collect();
+                if (round < rounds / 2) == (random.below(4) != 0) {
+                    // One in eight may be taken, or so long that it reaches into the next.
+                    let careless = random.below(8) == 0;
+                    if !careless {
+                        starts.retain(|start| !both.expected.contains_key(start));
+                    }
+                    both.insert(starts, if careless { 24 } else { 16 });
+                } else {
+                    both.remove(starts);
+                }
+                tallest = tallest.max(both.check());
+                most = most.max(both.expected.len());
+                if round % 16 == 0 {
+                    both.index.reclaim();
+                }
+            }
+            println!("{rounds} writes, {most} ranges at most, {} levels at most", tallest + 1);
+            assert!(tallest >= 1 || !REAL);
+        })
+    });
+}
+
+/// What grows in order, as a compiler's output does, and shrinks from either end or the middle.
+#[test]
+fn growing_in_order_and_shrinking_to_nothing() {
+    let total = if REAL { 3_000 } else { 60 };
+    for from_the in ["front", "back", "middle"] {
+        explore(move || {
+            let mut both = Both::new();
+            for i in 0..total {
+                both.insert([i * 64], 48);
+            }
+            let height = both.check();
+            assert!(height >= 1);
+            while let Some((&first, _)) = both.expected.first_key_value() {
+                let start = match from_the {
+                    "front" => first,
+                    "back" => both.expected.last_key_value().map_or(0, |(&last, _)| last),
+                    _ => *both.expected.keys().nth(both.expected.len() / 2).expect("there is one"),
+                };
+                both.remove([start]);
+                if both.expected.len() % (total / if REAL { 20 } else { 4 }) < 2 {
+                    assert!(both.check() <= height);
+                }
+            }
+            both.check();
+            both.index.reclaim();
+            println!(
+                "{total} in order, {height} levels above the leaves, gone from the {from_the}"
+            );
+        });
+    }
+}
+
+/// Far-apart clusters, of which nodes are made that do not span them.
+#[test]
+fn clusters_and_single_ranges_far_apart() {
+    let per_cluster = if REAL { 200 } else { 6 };
+    explore(move || {
+        let mut both = Both::new();
+        let clusters = (0..6).flat_map(|cluster| {
+            (0..per_cluster).map(move |i| (cluster << 40) + 0x1_0000 + i * (16 << cluster))
+        });
+        both.insert(clusters, 16);
+        both.insert((7..40).map(|far| far << 41), 4096);
+        both.check();
+        both.remove((0..6).map(|cluster| (cluster << 40) + 0x1_0000));
+        both.insert([1, usize::MAX - 8], 8);
+        both.check();
+        println!("{} ranges in clusters", both.expected.len());
+    });
+}
+
+/// Buried ranges are left out of whole trees, and do not stand in the way.
+#[test]
+fn buried_ranges_are_left_out_wherever_they_are() {
+    let total = if REAL { 1_000 } else { 40 };
+    explore(move || {
+        let mut both = Both::new();
+        both.insert((0..total).map(|i| i * 16), 16);
+        for step in [7, 3, 1] {
+            let starts: Vec<_> = both.expected.keys().copied().step_by(step).collect();
+            let buried: Vec<_> =
+                starts.iter().filter_map(|start| both.expected.remove(start)).collect();
+            both.index.bury(&buried);
+            drop(buried);
+            // In place of some, and across others.
+            both.insert(starts.iter().copied().step_by(5), 16);
+            both.check();
+            println!("{} of {total} left", both.expected.len());
+        }
+    });
+}
