@@ -46,11 +46,9 @@ fn main() {
     let mode = options.mode;
     let mut bench = Bench {
         report: Report::new("lookup_latency", &options),
-        rounds: mode.pick(21, 7, 1),
+        rounds: mode.pick(31, 11, 1),
         lookups: mode.pick(1 << 17, 1 << 15, 1 << 10),
-        cold_rounds: mode.pick(501, 101, 3),
-        // Small maps are not cold for long in any program; quick runs leave them out.
-        coldest_from: mode.pick(10, 1_000, 1_000),
+        cold_rounds: mode.pick(1001, 201, 3),
         displacement: Displacement::new(mode.pick(64 << 20, 32 << 20, 1 << 20)),
         clock: Clock::calibrate(),
         options,
@@ -105,7 +103,6 @@ struct Bench {
     /// In each round, for each contender; half as many before, untimed, for its caches.
     lookups: usize,
     cold_rounds: usize,
-    coldest_from: usize,
     displacement: Displacement,
     clock: Clock,
 }
@@ -120,9 +117,7 @@ impl Bench {
         if layout.name != "process" {
             self.warm("miss", layout, &contenders, &layout.misses(), dependent);
         }
-        if layout.n() >= self.coldest_from || layout.name == "process" {
-            self.cold(layout, &contenders, &probes);
-        }
+        self.cold(layout, &contenders, &probes);
     }
 
     fn warm(

@@ -28,6 +28,10 @@ impl Lookup for SccTreeIndex {
 
     fn holding(ranges: &[Range<usize>]) -> Self {
         let index = Self { ranges: TreeIndex::new() };
+        // An empty range below all others. The tree finds where to begin from a key that is not
+        // larger; where there is none it looks through all of its leaves, for seconds if they are
+        // many.
+        index.insert(&(0..0), 0);
         for (range, value) in ranges.iter().zip(0..) {
             index.insert(range, value);
         }
