@@ -43,8 +43,8 @@ fn main() {
     let mut bench = Bench {
         report: Report::new("lookup_contention", &options),
         clock: Clock::calibrate(),
-        rounds: mode.pick(11, 5, 1),
-        window: Duration::from_millis(mode.pick(60, 20, 2)),
+        rounds: mode.pick(7, 5, 1),
+        window: Duration::from_millis(mode.pick(40, 20, 2)),
         threads: thread_counts(),
         options,
     };

@@ -43,7 +43,7 @@ impl Write for Pcmap {
     fn with_many<R>(&self, ranges: &[Range<usize>], meanwhile: impl FnOnce() -> R) -> R {
         let code = self.map.register_all(ranges.iter().cloned().zip(0..)).expect("free");
         let result = meanwhile();
-        drop(self.map.unregister_all(code));
+        self.map.unregister_all(code);
         result
     }
 }
