@@ -107,7 +107,12 @@ impl Crowd {
         places: &Places,
         read: impl Fn(usize, &AtomicBool) -> R + Sync,
     ) -> (Vec<R>, Duration) {
-        let ready = Barrier::new(self.readers + self.writers + 1);
+        // An index may spread its readers over places by where their stacks lie. The system puts
+        // stacks where others were before, so that luck, good or bad, would last for the whole
+        // run; threads that do nothing, a random number between readers, spread the luck.
+        let idle: Vec<usize> = (0..self.readers).map(|_| fastrand::usize(..4)).collect();
+        let threads = self.readers + self.writers + idle.iter().sum::<usize>();
+        let ready = Barrier::new(threads + 1);
         let stop = AtomicBool::new(false);
         let (ready, stop, read) = (&ready, &stop, &read);
         thread::scope(|scope| {
@@ -126,6 +131,9 @@ impl Crowd {
             }
             let readers: Vec<_> = (0..self.readers)
                 .map(|reader| {
+                    for _ in 0..idle[reader] {
+                        scope.spawn(move || ready.wait());
+                    }
                     scope.spawn(move || {
                         ready.wait();
                         read(reader * places.probes.len() / self.readers, stop)

@@ -30,8 +30,17 @@ const CONTENDERS: [(&str, RGBColor); 11] = [
 #[derive(Debug)]
 pub(crate) struct Panel {
     title: String,
-    /// By contender, in the order of the legend.
-    series: Vec<(&'static str, RGBColor, Vec<(f64, f64)>)>,
+    /// In the order of the legend; none empty.
+    series: Vec<Series>,
+}
+
+/// One contender's line.
+#[derive(Debug)]
+struct Series {
+    name: &'static str,
+    colour: RGBColor,
+    /// Ranges in the map, nanoseconds; ascending.
+    points: Vec<(f64, f64)>,
 }
 
 /// A picture to be drawn.
@@ -51,14 +60,14 @@ impl Panel {
             let own = measurements.clone().filter(|measured| measured.contender == name);
             let mut points: Vec<_> = own.map(|own| (own.n as f64, own.nanos)).collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            (name, colour, points)
+            Series { name, colour, points }
         });
-        let series = series.filter(|(_, _, points)| !points.is_empty()).collect();
+        let series = series.filter(|series| !series.points.is_empty()).collect();
         Self { title: title.to_owned(), series }
     }
 
     fn points(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
-        self.series.iter().flat_map(|(_, _, points)| points.iter().copied())
+        self.series.iter().flat_map(|series| series.points.iter().copied())
     }
 
     fn draw<DB: DrawingBackend<ErrorType: 'static>>(
@@ -91,7 +100,7 @@ impl Panel {
             .axis_desc_style((FONT, 14))
             .draw()?;
         // The subject last, over the others.
-        for (name, colour, points) in self.series.iter().rev() {
+        for Series { name, colour, points } in self.series.iter().rev() {
             let width = if *name == "pcmap" { 3 } else { 2 };
             chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(width)))?;
             let dots = points.iter().map(|&point| Circle::new(point, width + 1, colour.filled()));
@@ -157,7 +166,7 @@ impl Chart {
         const TOP: i32 = 44;
         const LINE: i32 = 24;
         let shown = |name| {
-            self.panels.iter().any(|panel| panel.series.iter().any(|(shown, ..)| *shown == name))
+            self.panels.iter().any(|panel| panel.series.iter().any(|series| series.name == name))
         };
         let shown = CONTENDERS.iter().filter(|(name, _)| shown(*name));
         for ((name, colour), y) in shown.zip((TOP..).step_by(LINE as usize)) {
