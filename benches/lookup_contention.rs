@@ -131,11 +131,13 @@ impl Bench {
     /// pcmap compared with itself, in another crowd.
     fn alone(&mut self, layout: &Layout, places: &Places) {
         let map = Pcmap::holding(&layout.ranges);
-        let crowd = |readers, writers| Crowd { readers, writers, window: self.window };
+        // Only two crowds take turns here, so there is time for longer turns and more of them.
+        let (rounds, window) = (self.rounds + 2, self.window * 3);
+        let crowd = |readers, writers| Crowd { readers, writers, window };
         let circumstances = format!(" layout={} n={}", layout.name, layout.n());
 
         let crowds = [crowd(1, 0), crowd(1, 1)];
-        let medians = take_turns(self.rounds, crowds.len(), |i| {
+        let medians = take_turns(rounds, crowds.len(), |i| {
             self.clock.nanos(map.latencies(crowds[i], places).value_at_quantile(0.5))
         });
         let [without, with] = [0, 1].map(|i| median(medians[i].iter().copied()));
@@ -143,7 +145,7 @@ impl Bench {
         self.report.figure("median_with_writer_over_without", &circumstances, value);
 
         let crowds = [crowd(1, 0), crowd(2, 0)];
-        let times = take_turns(self.rounds, crowds.len(), |i| map.throughput(crowds[i], places));
+        let times = take_turns(rounds, crowds.len(), |i| map.throughput(crowds[i], places));
         let [one, two] = [0, 1].map(|i| median(times[i].iter().copied()));
         let value = format!("{:.3}", one / two);
         self.report.figure("two_threads_over_one_lookups", &circumstances, value);
