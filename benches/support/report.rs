@@ -36,12 +36,14 @@ impl Report {
     pub(crate) fn new(bench: &'static str, options: &Options) -> Self {
         let mut report = Self { bench, folder: options.save.clone(), lines: String::new() };
         report.note(&format!(
-            "# bench={bench} mode={:?} os={} arch={} processors={} processor={:?}",
+            "# bench={bench} mode={:?} os={} arch={} processors={} processor={:?} \
+             load={}",
             options.mode,
             std::env::consts::OS,
             std::env::consts::ARCH,
             std::thread::available_parallelism().map_or(1, usize::from),
             processor().unwrap_or_default(),
+            load().unwrap_or_default(),
         ));
         report
     }
@@ -118,4 +120,11 @@ fn processor() -> Option<String> {
     let told = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = told.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// How many threads were busy in the last minute, where the system tells: figures of several threads
+/// mean little if others kept the processors busy.
+fn load() -> Option<String> {
+    let told = fs::read_to_string("/proc/loadavg").ok()?;
+    Some(told.split_whitespace().next()?.to_owned())
 }
