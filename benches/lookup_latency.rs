@@ -1,76 +1,204 @@
-//! One thread looking up: each address depends on the answer before, as in a walk.
-//!
-//! Rivals: a binary search without any synchronisation, which is what users can imagine; and a
-//! lock around a `BTreeMap` keyed by end address, with an `Arc` cloned per lookup, which is how
-//! wasmtime keeps its global map.
+//! One thread looking up: warm, with each address depending on the answer before, as in a walk of
+//! a stack; the same for addresses that nothing is registered for; many independent lookups; and
+//! one lookup with cold caches, which is how a signal handler meets the index.
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use pcmap::CodeMap;
-use std::collections::BTreeMap;
-use std::hint::black_box;
-use std::sync::{Arc, RwLock};
+#[path = "support/agreement.rs"]
+mod agreement;
+#[path = "support/clock.rs"]
+mod clock;
+#[path = "support/contender.rs"]
+mod contender;
+#[path = "support/displacement.rs"]
+mod displacement;
+#[path = "support/functions.rs"]
+mod functions;
+#[path = "support/layouts.rs"]
+mod layouts;
+#[path = "support/loops.rs"]
+mod loops;
+#[path = "support/options.rs"]
+mod options;
+#[path = "support/partition_point.rs"]
+mod partition_point;
+#[path = "support/process.rs"]
+mod process;
+#[path = "support/report.rs"]
+mod report;
+#[path = "support/rivals/mod.rs"]
+mod rivals;
+#[path = "support/rounds.rs"]
+mod rounds;
+#[path = "support/subject.rs"]
+mod subject;
 
-const BASE: usize = 0x7f00_0000_0000;
-const STRIDE: usize = 0x1000;
-const LENGTH: usize = 0xc00;
+use clock::Clock;
+use contender::Lookup;
+use displacement::Displacement;
+use layouts::{Layout, Layouts, SIZES};
+use loops::Contender;
+use options::{Mode, Options};
+use partition_point::PartitionPoint;
+use report::{Report, Setting};
+use rounds::{median, take_turns};
 
-/// An address inside some range, from the answer before.
-fn next_pc(n: usize, seed: &mut usize, answer: usize) -> usize {
-    // Numerical Recipes' generator; the high bits choose the range.
-    *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223).wrapping_add(answer & 1);
-    BASE + ((*seed >> 16) % n) * STRIDE + 0x123
-}
-
-fn lookups(c: &mut Criterion) {
-    let mut group = c.benchmark_group("lookup_latency");
-    for n in [10, 1_000, 100_000] {
-        let ranges = || (0..n).map(|i| (BASE + i * STRIDE..BASE + i * STRIDE + LENGTH, i));
-
-        let map = CodeMap::new();
-        let code = map.register_all(ranges()).expect("no overlap");
-        let (mut seed, mut answer) = (1, 0);
-        group.bench_function(BenchmarkId::new("pcmap", n), |b| {
-            b.iter(|| {
-                let pc = next_pc(n, &mut seed, answer);
-                answer = map.lookup(pc, |hit| *hit.value()).expect("registered");
-                black_box(answer)
-            });
-        });
-        group.bench_function(BenchmarkId::new("pcmap_reader", n), |b| {
-            let reader = map.enter();
-            b.iter(|| {
-                let pc = next_pc(n, &mut seed, answer);
-                answer = *reader.lookup(pc).expect("registered").value();
-                black_box(answer)
-            });
-        });
-        drop(code);
-
-        let starts: Vec<_> = ranges().map(|(range, _)| range.start).collect();
-        group.bench_function(BenchmarkId::new("partition_point", n), |b| {
-            b.iter(|| {
-                let pc = next_pc(n, &mut seed, answer);
-                answer = starts.partition_point(|&start| start <= pc) - 1;
-                black_box(answer)
-            });
-        });
-
-        let locked: RwLock<BTreeMap<_, _>> = RwLock::new(
-            ranges().map(|(range, i)| (range.end, (range.start, Arc::new(i)))).collect(),
-        );
-        group.bench_function(BenchmarkId::new("rwlock_btreemap", n), |b| {
-            b.iter(|| {
-                let pc = next_pc(n, &mut seed, answer);
-                let map = locked.read().expect("not poisoned");
-                let (_, (start, value)) = map.range(pc + 1..).next().expect("registered");
-                let value = (*start <= pc).then(|| value.clone()).expect("registered");
-                answer = *value;
-                black_box(answer)
-            });
-        });
+fn main() {
+    let options = Options::from_command_line();
+    let mode = options.mode;
+    let mut bench = Bench {
+        report: Report::new("lookup_latency", &options),
+        rounds: mode.pick(31, 11, 1),
+        lookups: mode.pick(1 << 17, 1 << 15, 1 << 10),
+        cold_rounds: mode.pick(1001, 201, 3),
+        displacement: Displacement::new(mode.pick(64 << 20, 32 << 20, 1 << 20)),
+        clock: Clock::calibrate(),
+        options,
+    };
+    let reading = format!("{:.1}", bench.clock.reading_nanos());
+    bench.report.figure("clock_reading_ns_subtracted_from_cold", "", reading);
+    let layouts = Layouts::default();
+    for name in Layouts::NAMES {
+        for n in SIZES.into_iter().filter(|&n| mode != Mode::Test || n <= 10_000) {
+            if bench.options.wants(name, n) {
+                match layouts.find(name, n) {
+                    Ok(layout) => bench.compare(&layout, contenders(&layout, mode)),
+                    Err(notice) => bench.report.note(&notice),
+                }
+            }
+        }
     }
-    group.finish();
+    bench.compare_in_process();
+    bench.report.save();
 }
 
-criterion_group!(benches, lookups);
-criterion_main!(benches);
+/// All contenders, holding the layout; as a test, with their answers checked.
+fn contenders(layout: &Layout, mode: Mode) -> Vec<Box<dyn Contender>> {
+    let floor = PartitionPoint::holding(&layout.ranges);
+    if mode == Mode::Test {
+        for (i, range) in layout.ranges.iter().enumerate() {
+            assert_eq!((floor.find(range.start), floor.find(range.end - 1)), (Some(i), Some(i)));
+        }
+    }
+    let mut contenders: Vec<Box<dyn Contender>> = vec![Box::new(floor)];
+    macro_rules! build {
+        ($($contender:ty,)*) => {
+            $(
+                let contender = <$contender>::holding(&layout.ranges);
+                if mode == Mode::Test {
+                    agreement::check(&contender, layout);
+                }
+                contenders.push(Box::new(contender));
+            )*
+        };
+    }
+    rivals::all_contenders!(build);
+    contenders
+}
+
+/// How the contenders are measured.
+#[derive(Debug)]
+struct Bench {
+    options: Options,
+    report: Report,
+    rounds: usize,
+    /// In each round, for each contender; half as many before, untimed, for its caches.
+    lookups: usize,
+    cold_rounds: usize,
+    displacement: Displacement,
+    clock: Clock,
+}
+
+impl Bench {
+    fn compare(&mut self, layout: &Layout, contenders: Vec<Box<dyn Contender>>) {
+        let probes = layout.probes();
+        let (dependent, independent) = (<dyn Contender>::dependent, <dyn Contender>::independent);
+        self.warm("warm_dependent", layout, &contenders, &probes, dependent);
+        self.warm("throughput", layout, &contenders, &probes, independent);
+        // The loader's answer covers whole objects, and what is between them is the system's.
+        if layout.name != "process" {
+            self.warm("miss", layout, &contenders, &layout.misses(), dependent);
+        }
+        self.cold(layout, &contenders, &probes);
+    }
+
+    fn warm(
+        &mut self,
+        case: &'static str,
+        layout: &Layout,
+        contenders: &[Box<dyn Contender>],
+        probes: &[usize],
+        run: impl Fn(&(dyn Contender + 'static), &[usize], usize, usize) -> f64,
+    ) {
+        if !self.options.wants_case(case) {
+            return;
+        }
+        let mut first = 0;
+        let times = take_turns(self.rounds, contenders.len(), |i| {
+            // Each turn goes on where the one before ended, and warms up with what comes before.
+            first += self.lookups;
+            run(&*contenders[i], probes, first - self.lookups / 2, self.lookups / 2);
+            run(&*contenders[i], probes, first, self.lookups)
+        });
+        self.tell(case, layout, contenders, times);
+    }
+
+    /// Everyone is asked for the same address after each displacement.
+    fn cold(&mut self, layout: &Layout, contenders: &[Box<dyn Contender>], probes: &[usize]) {
+        if !self.options.wants_case("cold") {
+            return;
+        }
+        let mut times = vec![Vec::new(); contenders.len()];
+        for round in 0..self.cold_rounds {
+            let pc = probes[round % probes.len()];
+            self.displacement.displace();
+            for turn in 0..contenders.len() {
+                let contender = (round + turn) % contenders.len();
+                times[contender].push(self.clock.nanos(contenders[contender].once(pc)));
+            }
+        }
+        self.tell("cold", layout, contenders, times);
+    }
+
+    fn tell(
+        &mut self,
+        case: &'static str,
+        layout: &Layout,
+        contenders: &[Box<dyn Contender>],
+        times: Vec<Vec<f64>>,
+    ) {
+        let names = contenders.iter().map(|contender| contender.name());
+        let medians: Vec<_> = names.zip(times.into_iter().map(median)).collect();
+        let (layout, n) = (layout.name, layout.n());
+        let setting = Setting { case, layout, n, threads: 1, writers: 0, more: String::new() };
+        self.report.times(&setting, &medians);
+    }
+
+    /// Among the objects that are loaded, glibc is a rival.
+    fn compare_in_process(&mut self) {
+        let Some(layout) = process::layout() else {
+            self.report.note("skipped: process: this system's loader is not known");
+            return;
+        };
+        if !self.options.wants(layout.name, layout.n()) {
+            return;
+        }
+        #[cfg_attr(
+            not(all(target_os = "linux", target_env = "gnu")),
+            expect(unused_mut, reason = "one more with glibc")
+        )]
+        let mut contenders = contenders(&layout, Mode::Full);
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        match process::dl_find_object::DlFindObject::resolve() {
+            Some(rival) => {
+                // It knows what it knows, whoever asks: only as a test is it asked for everything.
+                if self.options.mode == Mode::Test {
+                    for pc in layout.probes() {
+                        assert!(rival.find(pc).is_some(), "unknown to the loader: {pc:#x}");
+                    }
+                }
+                contenders.push(Box::new(rival));
+            }
+            None => self.report.note("skipped: dl_find_object: glibc is older than 2.35"),
+        }
+        self.compare(&layout, contenders);
+    }
+}

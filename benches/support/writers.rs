@@ -1,0 +1,115 @@
+//! The loops around writes, the same for every contender and compiled for each; and the reader
+//! that may run beside them.
+
+use crate::contender::Write;
+use std::hint::black_box;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Instant;
+
+/// A contender whose type no longer matters.
+pub(crate) trait Writer: Sync {
+    fn name(&self) -> &'static str;
+
+    /// Nanoseconds for registering and unregistering one range, at one place after the other.
+    fn pairs(&self, places: &[Range<usize>], first: usize, pairs: usize) -> f64;
+
+    /// Nanoseconds for registering all ranges at once, and for that and unregistering them.
+    fn batch(&self, ranges: &[Range<usize>]) -> (f64, f64);
+
+    /// Looks up one address after the other until told to stop.
+    fn look_up(&self, probes: &[usize], stop: &AtomicBool);
+}
+
+impl<W: Write> Writer for W {
+    fn name(&self) -> &'static str {
+        W::NAME
+    }
+
+    #[inline(never)]
+    fn pairs(&self, places: &[Range<usize>], first: usize, pairs: usize) -> f64 {
+        let began = Instant::now();
+        for k in first..first + pairs {
+            self.with_one(places[k % places.len()].clone(), k as u64, || ());
+        }
+        began.elapsed().as_nanos() as f64 / pairs as f64
+    }
+
+    #[inline(never)]
+    fn batch(&self, ranges: &[Range<usize>]) -> (f64, f64) {
+        let began = Instant::now();
+        let registered = self.with_many(ranges, || began.elapsed());
+        (registered.as_nanos() as f64, began.elapsed().as_nanos() as f64)
+    }
+
+    #[inline(never)]
+    fn look_up(&self, probes: &[usize], stop: &AtomicBool) {
+        for &pc in probes.iter().cycle() {
+            black_box(self.find(pc));
+            if stop.load(Relaxed) {
+                break;
+            }
+        }
+    }
+}
+
+/// The system calls, which know no ranges.
+#[cfg(unix)]
+#[derive(Debug)]
+pub(crate) struct Mapping;
+
+#[cfg(unix)]
+impl Writer for Mapping {
+    fn name(&self) -> &'static str {
+        "mmap_mprotect_munmap"
+    }
+
+    #[inline(never)]
+    fn pairs(&self, _places: &[Range<usize>], _first: usize, pairs: usize) -> f64 {
+        let began = Instant::now();
+        for _ in 0..pairs {
+            crate::mapping::map_protect_unmap();
+        }
+        began.elapsed().as_nanos() as f64 / pairs as f64
+    }
+
+    fn batch(&self, _ranges: &[Range<usize>]) -> (f64, f64) {
+        unreachable!("a batch is compared with batches")
+    }
+
+    /// The other thread only keeps the processor that it runs on: the system tells it of what was
+    /// unmapped.
+    fn look_up(&self, probes: &[usize], stop: &AtomicBool) {
+        for &pc in probes.iter().cycle() {
+            black_box(pc);
+            if stop.load(Relaxed) {
+                break;
+            }
+        }
+    }
+}
+
+/// Does the work, beside a thread that looks up if there is to be a reader.
+pub(crate) fn beside_readers<R>(
+    readers: usize,
+    contender: &dyn Writer,
+    probes: &[usize],
+    work: impl FnOnce() -> R,
+) -> R {
+    let (running, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..readers {
+            scope.spawn(|| {
+                running.store(true, Relaxed);
+                contender.look_up(probes, &stop);
+            });
+        }
+        while readers > 0 && !running.load(Relaxed) {
+            thread::yield_now();
+        }
+        let result = work();
+        stop.store(true, Relaxed);
+        result
+    })
+}
