@@ -182,8 +182,8 @@ pub(crate) fn a_snapshot_against_rewritten_leaves() {
 
 /// A snapshot is taken while what it may show is displaced and dismantled.
 #[test]
-pub(crate) fn taking_a_snapshot_against_reclamation() {
-    check("taking_a_snapshot_against_reclamation", Some(3), || {
+pub(crate) fn a_snapshot_that_is_taken_beside_reclamation() {
+    check("a_snapshot_that_is_taken_beside_reclamation", Some(3), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
         let code = [item(0x10, &drops)];

@@ -1,11 +1,11 @@
 //! Tests: what every tree must be, checked after each of many writes. The model package runs them
 //! with nodes of eight slots, so that a few ranges make a tall tree; here nodes have their real size.
 
+use super::address_range::{CodeRange, Pc};
 use super::entry::Item;
 use super::node::{Node, Slot, fewest_slots, most_slots};
 use super::tree::Tree;
 use super::{Index, Refusal, Removal};
-use crate::index::address_range::{CodeRange, Pc};
 use crate::sync::{LEAF_SLOTS, explore};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -28,8 +28,6 @@ pub(crate) mod departures;
 pub(crate) mod edit;
 pub(crate) mod entry;
 pub(crate) mod guide;
-#[cfg(test)]
-mod invariants;
 pub(crate) mod leftovers;
 pub(crate) mod node;
 pub(crate) mod read_section;
@@ -478,3 +476,6 @@ impl<T> Drop for Index<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod invariants;
