@@ -51,6 +51,9 @@ edges! {
     destroyed = Release; // pairs with [settled]
     settled = Acquire; // pairs with [destroyed]
 
+    put_spare = Release; // pairs with [take_spare]
+    take_spare = Acquire; // pairs with [put_spare]
+
     // Counted blocks (versions, nodes and entries).
     count_up = Relaxed; // the one who counts up holds a count already
     count_down = Release; // pairs with [count_last]

@@ -75,6 +75,10 @@ pub(crate) const SHARDS: usize = 64;
 pub(crate) const LEAF_SLOTS: usize = 128;
 pub(crate) const NODE_SLOTS: usize = 256;
 
+/// Freed nodes of each size whose memory a map keeps for the next writes: as many as one round of
+/// taking out garbage frees.
+pub(crate) const SPARES_PER_SIZE: usize = 8;
+
 /// A write takes out the garbage itself every so many writes: the epoch's three advances, each a
 /// look at all shards, are shared by as many.
 pub(crate) const WRITES_PER_RECLAIM: u64 = 8;

@@ -24,6 +24,7 @@ pub(crate) const SHARDS: usize = 2;
 /// So that a few ranges make a tree of several levels.
 pub(crate) const LEAF_SLOTS: usize = 8;
 pub(crate) const NODE_SLOTS: usize = 8;
+pub(crate) const SPARES_PER_SIZE: usize = 1;
 pub(crate) const WRITES_PER_RECLAIM: u64 = 1 << 32;
 pub(crate) const WRITE_PATIENCE: u32 = 0;
 pub(crate) const RECLAIM_PATIENCE: u32 = 0;

@@ -2,10 +2,12 @@
 
 use crate::index::Index;
 use crate::index::reclamation::Settling;
+use crate::index::spares::{Spares, rounded};
 use crate::model::{Drops, Value, check, item, range};
 use crate::sync::fork;
 use loom::sync::Arc;
 use loom::thread;
+use std::alloc::Layout;
 
 /// Looks an address up, and reads what is found twice, as long as the section lasts.
 fn look_up(index: &Index<Value>, start: usize) {
@@ -328,6 +330,34 @@ fn a_call_from_before_the_change_of_domain_against_writes_after_it() {
         index.reclaim();
         tidying.join().unwrap();
         assert_eq!(index.size().0, 3);
+    });
+}
+
+/// What one thread did with a block of memory is before what the next one does with it.
+#[test]
+#[expect(unsafe_code, reason = "hands over blocks of memory")]
+pub(crate) fn a_spare_block_changes_hands() {
+    check("a_spare_block_changes_hands", None, || {
+        let layout = rounded(Layout::from_size_align(2000, align_of::<usize>()).expect("a size"));
+        let spares = Arc::new(Spares::new());
+        // Stands for the block's contents; each block is the same one here.
+        let contents = Arc::new(loom::cell::UnsafeCell::new(0));
+        let block = spares.allocate(layout).expect("memory").as_ptr();
+        let other = thread::spawn({
+            let (spares, contents) = (spares.clone(), contents.clone());
+            move || {
+                let got = spares.allocate(layout).expect("memory");
+                if got.as_ptr().addr() == block.addr() {
+                    contents.with_mut(|_| ());
+                }
+                // SAFETY: (`Spares::free`) 1. allocated above.
+                unsafe { spares.free(got.as_ptr(), layout) };
+            }
+        });
+        contents.with_mut(|_| ());
+        // SAFETY: (`Spares::free`) 1. allocated above.
+        unsafe { spares.free(block, layout) };
+        other.join().unwrap();
     });
 }
 

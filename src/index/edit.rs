@@ -15,6 +15,7 @@ use super::entry::{Entry, Item};
 use super::leftovers::Leftovers;
 use super::node::{Node, Slot, fewest_slots, most_slots};
 use super::shared::{Block, Shared};
+use super::spares::Spares;
 use super::tree::Tree;
 use crate::sync::{NODE_SLOTS, SmallVec};
 
@@ -89,7 +90,7 @@ impl<T> Drop for Made<T> {
     fn drop(&mut self) {
         for node in self.nodes.drain(..) {
             // SAFETY: (`Node::discard`) 1. made here, and never linked.
-            unsafe { Node::discard(node) };
+            unsafe { Node::discard(node, None) };
         }
         for entry in self.entries.drain(..) {
             // SAFETY: (`Shared::from_raw`) 1. counted in `Edit::apply`, and not handed over.
@@ -102,7 +103,11 @@ impl<T> Tree<T> {
     /// The tree after `change`, and what it replaces.
     ///
     /// O(k log n + slots of the nodes on the way) for k ranges.
-    pub(crate) fn successor(&self, change: &Change<'_, T>) -> Result<Successor<T>, Refusal> {
+    pub(crate) fn successor(
+        &self,
+        change: &Change<'_, T>,
+        spares: &Spares,
+    ) -> Result<Successor<T>, Refusal> {
         for pair in change.add.windows(2) {
             if let [one, other] = pair {
                 refuse_overlap(other.range, one.range)?;
@@ -110,6 +115,7 @@ impl<T> Tree<T> {
         }
         let mut edit = Edit {
             old: self,
+            spares,
             tidy: change.tidy,
             bytes: self.bytes,
             leftovers: Leftovers::none(),
@@ -152,6 +158,7 @@ fn append<T>(list: &mut List<T>, slots: &[Slot<T>]) -> Result<(), Refusal> {
 /// A write under way.
 struct Edit<'t, T> {
     old: &'t Tree<T>,
+    spares: &'t Spares,
     tidy: bool,
     bytes: usize,
     leftovers: Leftovers<T>,
@@ -253,7 +260,7 @@ impl<T> Edit<'_, T> {
         }
         self.made.nodes.try_reserve(1).map_err(|_| Refusal::OutOfMemory)?;
         // SAFETY: (`Node::spliced`) 1. a node of the old tree, which is alive.
-        let node = unsafe { Node::spliced(slot, at, old, new, height) };
+        let node = unsafe { Node::spliced(slot, at, old, new, height, self.spares) };
         Ok(Some(self.made(node)?))
     }
 
@@ -435,7 +442,7 @@ impl<T> Edit<'_, T> {
 
     fn make(&mut self, slots: &[Slot<T>], height: u8) -> Result<Slot<T>, Refusal> {
         self.made.nodes.try_reserve(1).map_err(|_| Refusal::OutOfMemory)?;
-        self.made(Node::make(slots, height))
+        self.made(Node::make(slots, height, self.spares))
     }
 
     /// Notes a node that was made, for which there is room in the list.
@@ -461,7 +468,7 @@ impl<T> Edit<'_, T> {
         self.made.nodes.swap_remove(made);
         self.bytes -= Node::<T>::bytes(slot.guide());
         // SAFETY: (`Node::discard`) 1. made in this write, and no longer in any list.
-        unsafe { Node::discard(slot.node()) };
+        unsafe { Node::discard(slot.node(), Some(self.spares)) };
         Ok(())
     }
 }

@@ -33,6 +33,7 @@ pub(crate) mod node;
 pub(crate) mod read_section;
 pub(crate) mod reclamation;
 pub(crate) mod shared;
+pub(crate) mod spares;
 pub(crate) mod stack;
 pub(crate) mod tree;
 pub(crate) mod try_box;
@@ -264,6 +265,9 @@ impl<T> Index<T> {
         let _ = self.sections.follow_fork();
         let _ = self.tidy();
         self.take_out_garbage(RECLAIM_PATIENCE);
+        if let Some(writing) = self.writing() {
+            writing.reclamation.spares.clear();
+        }
     }
 
     fn take_out_garbage(&self, patience: u32) {
@@ -322,6 +326,7 @@ impl<T> Index<T> {
     fn write(&self, add: &[Item<T>], remove: &[Item<T>]) -> Result<u64, Refusal> {
         let writing = self.start_writing()?;
         self.sections.follow_fork().map_err(|_| Refusal::OutOfMemory)?;
+        let spares = &writing.reclamation.spares;
         let sequence = loop {
             // Ordering [tidied]: Acquire; as in `is_tidy`: that version is found below.
             let tidied = writing.tidied.load(edge::tidied());
@@ -334,7 +339,8 @@ impl<T> Index<T> {
             //   seen: the tombstones of so many removals, which the successor will lack.
             let buried = self.buried.load(edge::buried());
             let tidy = buried > tidied;
-            let successor = match newest.tree.successor(&Change { add, remove, tidy }) {
+            let change = Change { add, remove, tidy };
+            let successor = match newest.tree.successor(&change, spares) {
                 Ok(successor) => successor,
                 Err(refusal) => {
                     // What stands in the way must be found by lookups when the caller is told.

@@ -22,11 +22,12 @@
 use super::entry::Entry;
 use super::guide::{Guide, Splice};
 use super::shared::{Block, Shared};
+use super::spares::{Spares, rounded};
 use crate::sync::{
     AtomicBool, AtomicUsize, LEAF_SLOTS, Liveness, NODE_SLOTS, dispose_memory, edge,
 };
 use core::marker::PhantomData;
-use core::ptr::{self, NonNull};
+use core::ptr;
 use core::slice;
 use std::alloc::Layout;
 
@@ -183,8 +184,10 @@ impl<T> Node<T> {
     /// that points at it. `None`: there is no memory.
     ///
     /// Its one count is the chain's, and to be given back with [`Node::release`] or [`Node::discard`].
-    pub(crate) fn make(slots: &[Slot<T>], height: u8) -> Option<Slot<T>> {
-        Self::build([slots, &[], &[]], height, |guide, slots, table| guide.fill(slots, table))
+    pub(crate) fn make(slots: &[Slot<T>], height: u8, spares: &Spares) -> Option<Slot<T>> {
+        Self::build([slots, &[], &[]], height, spares, |guide, slots, table| {
+            guide.fill(slots, table)
+        })
     }
 
     /// As [`Node::make`], of the slots of the node at `slot` with those in `at..at + old` replaced by
@@ -199,6 +202,7 @@ impl<T> Node<T> {
         old: usize,
         new: Option<Slot<T>>,
         height: u8,
+        spares: &Spares,
     ) -> Option<Slot<T>> {
         // SAFETY: (`Slot::slots`) 1. by 1.
         let slots = unsafe { slot.slots() };
@@ -206,7 +210,7 @@ impl<T> Node<T> {
         let table = unsafe { slot.table() };
         let (before, behind) = (slots.get(..at)?, slots.get(at + old..)?);
         let parts = [before, new.as_slice(), behind];
-        Self::build(parts, height, |guide, made, place| {
+        Self::build(parts, height, spares, |guide, made, place| {
             let splice = Splice { at, old: slots.get(at).filter(|_| old == 1), new: new.as_ref() };
             let adapted = guide.adapt(slot.guide(), table, &splice, made, place);
             adapted.unwrap_or_else(|| guide.fill(made, place))
@@ -217,13 +221,12 @@ impl<T> Node<T> {
     fn build(
         runs: [&[Slot<T>]; 3],
         height: u8,
+        spares: &Spares,
         fill: impl FnOnce(Guide, &[Slot<T>], &mut [u8]) -> Guide,
     ) -> Option<Slot<T>> {
         let len = runs.iter().map(|run| run.len()).sum();
         let layout = Self::layout(Guide::for_len(len))?;
-        // SAFETY: the size is not zero: there is a header.
-        let block = unsafe { std::alloc::alloc(layout) };
-        let node = NonNull::new(block.cast::<Self>())?.as_ptr();
+        let node = spares.allocate(layout)?.cast::<Self>().as_ptr();
         // SAFETY: (`Node::slots_at`) 1. the block has that layout.
         let slots = unsafe { Self::slots_at(node) }.cast_mut();
         let mut place = slots;
@@ -259,7 +262,8 @@ impl<T> Node<T> {
         let slots = Layout::array::<Slot<T>>(guide.len()).ok()?;
         let (layout, _) = Layout::new::<Self>().extend(slots).ok()?;
         let (layout, _) = layout.extend(Layout::array::<u8>(guide.buckets()).ok()?).ok()?;
-        Some(layout)
+        debug_assert_eq!(layout.align(), align_of::<usize>());
+        Some(rounded(layout))
     }
 
     /// What a node with this guide takes, in bytes.
@@ -354,15 +358,16 @@ impl<T> Node<T> {
             }
         }
         // SAFETY: (`Node::release`) 1. by 1.
-        unsafe { Self::release(node) };
+        unsafe { Self::release(node, None) };
     }
 
-    /// Gives back one count; the last one frees the node, with the counts that it owns.
+    /// Gives back one count; the last one frees the node, with the counts that it owns. Its memory
+    /// goes to `spares`, if there are any.
     ///
     /// # Safety
     ///
     /// 1. The count is the caller's to give away.
-    pub(crate) unsafe fn release(node: *mut Self) {
+    pub(crate) unsafe fn release(node: *mut Self, spares: Option<&Spares>) {
         // SAFETY: by 1. it is alive.
         let header = unsafe { &*node };
         // Ordering [count_down]: Release; pairs with the fence [count_last], as in `Shared::drop`.
@@ -380,12 +385,12 @@ impl<T> Node<T> {
                     drop(unsafe { Shared::from_raw(slot.entry()) });
                 } else {
                     // SAFETY: (`Node::release`) 1. counted by `own_if_shared`.
-                    unsafe { Self::release(slot.node()) };
+                    unsafe { Self::release(slot.node(), None) };
                 }
             }
         }
         // SAFETY: (`Node::discard`) 1. the last count is gone.
-        unsafe { Self::discard(node) };
+        unsafe { Self::discard(node, spares) };
     }
 
     /// Frees a node that nobody else has, and nothing that it points at.
@@ -393,13 +398,17 @@ impl<T> Node<T> {
     /// # Safety
     ///
     /// 1. Nobody else has it.
-    pub(crate) unsafe fn discard(node: *mut Self) {
+    pub(crate) unsafe fn discard(node: *mut Self, spares: Option<&Spares>) {
         // SAFETY: by 1. alive.
         let header = unsafe { &*node };
         header.life.end();
-        if let Some(layout) = Self::layout(header.guide) {
-            // SAFETY: by 1., allocated by `make` with that layout. A header drops nothing.
-            unsafe { dispose_memory(node.cast(), layout) };
+        match (Self::layout(header.guide), spares) {
+            // SAFETY: (`Spares::free`) 1. by 1., allocated by `build` with that layout. A header
+            // drops nothing.
+            (Some(layout), Some(spares)) => unsafe { spares.free(node.cast(), layout) },
+            // SAFETY: (`dispose_memory`) 1. likewise.
+            (Some(layout), None) => unsafe { dispose_memory(node.cast(), layout) },
+            (None, _) => {} // not reached: it was allocated
         }
     }
 }

@@ -31,6 +31,7 @@ use super::departures::{Destroyed, ProcessDepartures, SeenEmpty, destroy, destro
 use super::node::Node;
 use super::read_section::{Grace, ReadSections};
 use super::shared::{Block, Shared};
+use super::spares::Spares;
 use super::stack::Stack;
 use super::version::{Raw, Version};
 use crate::sync::{AtomicPtr, AtomicU64, Statistic, edge, fork_generation, thread_identity};
@@ -53,6 +54,8 @@ pub(crate) struct Reclamation<T> {
     /// there is none.
     oldest_since: Statistic,
     destroyed: Destroyed,
+    /// Memory of nodes that were dismantled.
+    pub(super) spares: Spares,
     departures: ProcessDepartures<T>,
 }
 
@@ -146,6 +149,7 @@ impl<T> Reclamation<T> {
             aside: Stack::new(),
             oldest_since: Statistic::new(0),
             destroyed: Destroyed { versions: Statistic::new(0), bytes: Statistic::new(0) },
+            spares: Spares::new(),
             departures: ProcessDepartures::new(),
         }
     }
@@ -348,7 +352,7 @@ impl<T> Reclamation<T> {
             let number = number as u64 + 1;
             self.progress.store(begin.wrapping_add(number), edge::statistic());
             // SAFETY: (`Node::release`) 1. as above; once, as `progress` says.
-            unsafe { Node::release(node) };
+            unsafe { Node::release(node, Some(&self.spares)) };
         }
         next.pass_leftovers_to(version);
     }

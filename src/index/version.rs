@@ -205,7 +205,7 @@ impl<T> Drop for Version<T> {
         }
         if self.owns.load(edge::count_up()) {
             // SAFETY: (`Node::release`) 1. counted by `own_tree`.
-            unsafe { Node::release(self.tree.root.node()) };
+            unsafe { Node::release(self.tree.root.node(), None) };
         }
     }
 }

@@ -1,0 +1,113 @@
+#![expect(unsafe_code, reason = "hands over blocks of memory")]
+//! Memory of nodes that were freed, kept for the next writes.
+//!
+//! A write makes a node of each height and frees as many a few writes later, all of some kilobytes.
+//! An allocator may give such blocks back to the system each time and fetch them again (glibc's does
+//! when they lie at the end of its heap: a write then costs ten times as much, in page faults). So
+//! a map keeps a few, and gives them back when it is asked to reclaim.
+
+use crate::sync::{AtomicPtr, SPARES_PER_SIZE, dispose_memory, edge};
+use core::alloc::Layout;
+use core::array;
+use core::ptr::{self, NonNull};
+
+/// Blocks up to this size are the allocator's business: it keeps such by itself.
+const SMALL: usize = 1024;
+/// Larger ones are rounded up to a multiple of this, so that many fit many.
+const GRAIN: usize = 256;
+/// So many sizes above the small ones.
+const SIZES: usize = 24;
+
+/// A few blocks of each size.
+pub(crate) struct Spares {
+    blocks: [[AtomicPtr<u8>; SPARES_PER_SIZE]; SIZES],
+}
+
+/// The layout that a block is allocated with.
+pub(crate) fn rounded(layout: Layout) -> Layout {
+    if layout.size() <= SMALL {
+        return layout;
+    }
+    let size = layout.size().next_multiple_of(GRAIN);
+    Layout::from_size_align(size, layout.align()).unwrap_or(layout)
+}
+
+impl Spares {
+    pub(crate) fn new() -> Self {
+        let none = || array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
+        Self { blocks: array::from_fn(|_| none()) }
+    }
+
+    /// The places for blocks of this (rounded) layout.
+    fn places(&self, layout: Layout) -> &[AtomicPtr<u8>] {
+        let size = layout.size().checked_sub(SMALL + 1).map(|size| size / GRAIN);
+        size.and_then(|size| self.blocks.get(size)).map_or(&[], |places| places)
+    }
+
+    /// A block with this layout, which is rounded: a spare one, or a new one. `None`: there is no
+    /// memory.
+    ///
+    /// Wait-free, but for the allocator.
+    pub(crate) fn allocate(&self, layout: Layout) -> Option<NonNull<u8>> {
+        for place in self.places(layout) {
+            // Only who sees a block takes it: most places are empty most of the time.
+            if place.load(edge::lost()).is_null() {
+                continue;
+            }
+            // Ordering [take_spare]: Acquire; pairs with Release in `free`.
+            //   seen: what was done with the block before comes before what is done with it now.
+            let block = NonNull::new(place.swap(ptr::null_mut(), edge::take_spare()));
+            if block.is_some() {
+                return block;
+            }
+        }
+        debug_assert!(layout.size() != 0 && layout == rounded(layout));
+        // SAFETY: the size is not zero.
+        NonNull::new(unsafe { std::alloc::alloc(layout) })
+    }
+
+    /// Keeps a block, or frees it.
+    ///
+    /// Wait-free, but for the allocator.
+    ///
+    /// # Safety
+    ///
+    /// 1. It was allocated with this layout, which is rounded, and nobody uses it any more.
+    pub(crate) unsafe fn free(&self, block: *mut u8, layout: Layout) {
+        for place in self.places(layout) {
+            // Ordering [put_spare]: Release; pairs with Acquire in `allocate`.
+            //   failed: there is another block.
+            let none = ptr::null_mut();
+            if place.load(edge::lost()).is_null()
+                && place.compare_exchange(none, block, edge::put_spare(), edge::lost()).is_ok()
+            {
+                return;
+            }
+        }
+        // SAFETY: (`dispose_memory`) 1. by 1.
+        unsafe { dispose_memory(block, layout) };
+    }
+
+    /// Frees the blocks that are kept.
+    pub(crate) fn clear(&self) {
+        for (size, places) in self.blocks.iter().enumerate() {
+            let size = SMALL + (size + 1) * GRAIN;
+            for place in places {
+                // Ordering [take_spare]: Acquire; as in `allocate`.
+                let block = place.swap(ptr::null_mut(), edge::take_spare());
+                let layout = Layout::from_size_align(size, align_of::<usize>());
+                if let (false, Ok(layout)) = (block.is_null(), layout) {
+                    // SAFETY: (`dispose_memory`) 1. kept by `free` among those of this size, and all
+                    // blocks are aligned for words.
+                    unsafe { dispose_memory(block, layout) };
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Spares {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
