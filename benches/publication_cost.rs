@@ -146,10 +146,12 @@ impl Bench {
         let run = |contender: &dyn Writer, first, pairs| {
             beside_readers(readers, contender, probes, || contender.pairs(&places, first, pairs))
         };
-        // As many pairs for each as take its turn; found out by doubling.
+        // As many pairs for each as take its turn; found out by doubling, after a few that clear
+        // away what batches left.
         let pairs: Vec<usize> = contenders
             .iter()
             .map(|contender| {
+                run(&**contender, 0, 32);
                 let mut pairs = 1;
                 loop {
                     let nanos = run(&**contender, 0, pairs);

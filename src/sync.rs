@@ -80,8 +80,9 @@ pub(crate) const NODE_SLOTS: usize = 256;
 pub(crate) const SPARES_PER_SIZE: usize = 8;
 
 /// A write takes out the garbage itself every so many writes: the epoch's three advances, each a
-/// look at all shards, are shared by as many.
-pub(crate) const WRITES_PER_RECLAIM: u64 = 8;
+/// look at all shards, are shared by as many. (And what they free is no more than an allocator keeps
+/// at hand: glibc's threads keep seven blocks of each size.)
+pub(crate) const WRITES_PER_RECLAIM: u64 = 6;
 /// A write leaves garbage to a later call when the epoch could not be advanced at once,
 pub(crate) const WRITE_PATIENCE: u32 = 0;
 /// and `reclaim` when it could not be so many times in a row.

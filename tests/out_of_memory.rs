@@ -14,7 +14,7 @@ use std::cell::Cell;
 use tracked::{Tally, Tracked};
 
 /// The writes after which garbage is taken out: one in so many.
-const WRITES_PER_RECLAIM: u64 = 8;
+const WRITES_PER_RECLAIM: u64 = 6;
 
 #[derive(Clone, Copy)]
 struct Plan {

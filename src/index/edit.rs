@@ -216,8 +216,7 @@ impl<T> Edit<'_, T> {
         let (at, old, new);
         match (part.add, part.remove) {
             ([item], _) | (_, [item]) if height > 0 => {
-                let below = slots.partition_point(|slot| slot.start() <= item.range.start());
-                at = below.saturating_sub(1);
+                at = self.old.rank(slot, item.range.start().max(slot.start()));
                 self.replace(slot)?;
                 let Some(node) = self.splice(&slots[at], height - 1, part)? else {
                     return Ok(None);
@@ -225,8 +224,11 @@ impl<T> Edit<'_, T> {
                 (old, new) = (1, Some(node));
             }
             ([item], _) => {
-                at = slots.partition_point(|slot| slot.start() < item.range.start());
                 let start = item.range.start();
+                at = match slots.first() {
+                    Some(first) if first.start() <= start => self.old.rank(slot, start) + 1,
+                    _ => 0,
+                };
                 let before = at.checked_sub(1).and_then(|before| slots.get(before)).map(range_of);
                 if let Some(before) = before.or_else(|| self.old.last_before(start)) {
                     refuse_overlap(item.range, before)?;
@@ -237,8 +239,8 @@ impl<T> Edit<'_, T> {
                 }
                 (old, new) = (0, Some(slot_of(item)));
             }
-            (_, [item]) => {
-                at = slots.partition_point(|slot| slot.start() < item.range.start());
+            (_, [item]) if !slots.is_empty() => {
+                at = self.old.rank(slot, item.range.start().max(slot.start()));
                 if slots.get(at).is_none_or(|slot| slot.entry() != item.entry.as_raw()) {
                     return Ok(None);
                 }

@@ -203,8 +203,9 @@ impl<T> Index<T> {
             let reading = self.enter();
             let Some(version) = reading.version() else { return Ok(0) };
             let Some(newest) = self.newest(version, &reading.section) else { continue };
-            self.publish_up_to(newest.sequence);
-            return Ok(newest.sequence);
+            let sequence = newest.sequence;
+            self.publish_up_to(reading, sequence);
+            return Ok(sequence);
         }
     }
 
@@ -344,7 +345,8 @@ impl<T> Index<T> {
                 Ok(successor) => successor,
                 Err(refusal) => {
                     // What stands in the way must be found by lookups when the caller is told.
-                    self.publish_up_to(newest.sequence);
+                    let sequence = newest.sequence;
+                    self.publish_up_to(reading, sequence);
                     publication_barrier();
                     return Err(refusal);
                 }
@@ -364,9 +366,10 @@ impl<T> Index<T> {
             if tidy {
                 writing.tidied.fetch_max(buried, edge::tidy());
             }
-            break newest.sequence + u64::from(changed);
+            let sequence = newest.sequence + u64::from(changed);
+            self.publish_up_to(reading, sequence);
+            break sequence;
         };
-        self.publish_up_to(sequence);
         publication_barrier();
         Ok(sequence)
     }
@@ -396,17 +399,13 @@ impl<T> Index<T> {
         }
     }
 
-    /// Moves the published pointer along the chain until it has reached `sequence`.
+    /// Moves the published pointer along the chain until it has reached `sequence`; `reading` is one
+    /// that was begun before.
     ///
     /// Lock-free: an exchange fails only when another thread moved it.
-    fn publish_up_to(&self, sequence: u64) {
-        loop {
-            let reading = self.enter();
-            let Some(version) = reading.version() else { return };
-            if version.sequence >= sequence {
-                return;
-            }
-            // Ordering [publish]: Release; pairs with Acquire in `enter` and `take_oldest`.
+    fn publish_up_to<'i>(&'i self, mut reading: Reading<'i, T>, sequence: u64) {
+        while let Some(version) = reading.version().filter(|shown| shown.sequence < sequence) {
+            // Ordering [publish]: Release; pairs with Acquire in `enter` and `dismantle_oldest`.
             //   seen:     the whole version is visible, having been seen by [follow] or made here;
             //   not seen: readers find the previous one, and count against its displacement;
             //   failed:   another thread moved it.
@@ -418,7 +417,11 @@ impl<T> Index<T> {
                 if let Some(writing) = self.writing() {
                     writing.reclamation.note_displaced(version);
                 }
+                if version.sequence + 1 == sequence {
+                    return;
+                }
             }
+            reading = self.enter();
         }
     }
 

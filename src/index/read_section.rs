@@ -71,6 +71,8 @@ pub(crate) struct Domain {
     generation: AtomicUsize,
     /// The domain it replaced, as [`ReadSections::newest`] had it.
     previous: *mut Domain,
+    /// Up to a pair of cache lines.
+    apart: [u8; 64],
     shards: [Shard; SHARDS],
 }
 
@@ -82,6 +84,7 @@ impl Domain {
                 first_epoch,
                 generation: AtomicUsize::new(generation),
                 previous,
+                apart: [0; 64],
                 shards: filled!(Shard::new(); SHARDS),
             }
         }

@@ -17,6 +17,7 @@ use super::address_range::{CodeRange, Pc};
 use super::entry::Entry;
 use super::node::{Slot, fewest_slots, most_slots};
 use super::shared::Shared;
+use core::ptr;
 
 /// Sorted ranges with their entries. It owns nothing: nodes are owned by the chain and by the
 /// snapshots that show them (see `node`).
@@ -104,6 +105,17 @@ impl<T> Tree<T> {
         // SAFETY: (`Slot::slots`) 1. private callers pass slots of this tree, the root or one above
         // the leaves.
         unsafe { slot.slots() }
+    }
+
+    /// Which slot of the node at `slot` is the last that starts at or before `address`, which is not
+    /// before the node's own start.
+    pub(super) fn rank(&self, slot: &Slot<T>, address: usize) -> usize {
+        let slots = self.below(slot);
+        // SAFETY: (`Slot::find`) 1. as in `below`.
+        let found = unsafe { slot.find(address, |_| ()) };
+        found.map_or(0, |found| {
+            (ptr::from_ref(found).addr() - slots.as_ptr().addr()) / size_of::<Slot<T>>()
+        })
     }
 
     /// The part of a leaf whose ranges start at or behind `address`: the first such leaf.

@@ -29,6 +29,8 @@ pub(crate) struct Version<T> {
     /// The first epoch of the domain that its writer was counted in: no reader counted in an older
     /// domain can hold it (see `read_section`).
     pub(crate) born: u64,
+    /// Keeps what writers write off the cache lines that lookups read.
+    apart: [u8; 64],
     /// The successor, or null while this is the newest.
     next: AtomicPtr<Block<Version<T>>>,
     /// 0 until it is known to be displaced; then one more than the epoch that was read after that.
@@ -84,6 +86,7 @@ impl<T> Version<T> {
             sequence,
             bytes_before,
             born,
+            apart: [0; 64],
             next: AtomicPtr::new(ptr::null_mut()),
             tag: AtomicU64::new(0),
             displaced_at: Statistic::new(0),
