@@ -12,6 +12,7 @@
 //! `docs/BENCHMARKS.md`.
 
 use super::node::Slot;
+use core::hint::select_unpredictable;
 
 /// How to search one node: kept where the node is pointed at, so that the search touches nothing of
 /// the node but one byte of its table and the slots it compares.
@@ -23,8 +24,8 @@ pub(crate) struct Guide(usize);
 
 /// Up to so many slots are searched without a table.
 const WITHOUT_TABLE: usize = 4;
-/// Buckets per slot, at least; the next power of two is taken.
-const BUCKETS_PER_SLOT: usize = 2;
+/// Up to so many have four buckets each or more, others two: the next power of two is taken.
+const FEW: usize = 32;
 /// The largest table, as a power of two.
 const LARGEST_TABLE: u32 = 9;
 /// The table's entries are bytes.
@@ -43,7 +44,8 @@ impl Guide {
         debug_assert!(len != 0 && len <= LARGEST_NODE);
         let table = match len {
             ..=WITHOUT_TABLE => 0,
-            _ => (len * BUCKETS_PER_SLOT).next_power_of_two().trailing_zeros().min(LARGEST_TABLE),
+            ..=FEW => (len * 4).next_power_of_two().trailing_zeros(),
+            _ => (len * 2).next_power_of_two().trailing_zeros().min(LARGEST_TABLE),
         };
         // Without a table: as many steps as the slots take. With one: `fill` will tell.
         let steps = usize::BITS - (len - 1).leading_zeros();
@@ -197,14 +199,18 @@ impl Guide {
     ) -> Option<&'s Slot<T>> {
         let bucket = self.bucket(base, address);
         let mut index = table.get(bucket).map_or(0, |&index| usize::from(index));
-        let mut step = self.steps();
-        while step > 0 {
-            step = step.wrapping_sub(1);
-            let ahead = index.wrapping_add(1 << step);
-            probe(ahead);
-            let passed = slots.get(ahead).is_some_and(|slot| slot.start() <= address);
-            // Not a branch: whether an address lies before a slot cannot be predicted.
-            index = index.wrapping_add(usize::from(passed) << step);
+        // The answer is among so many slots from there on; which one cannot be predicted, so the
+        // comparisons are no branches, and their number depends on the node only.
+        let mut size = 1_usize << self.steps();
+        while size > 1 {
+            let half = size / 2;
+            let middle = index.wrapping_add(half);
+            probe(middle);
+            // (Past the last slot there is none: that is a branch, and a rare one.)
+            if let Some(slot) = slots.get(middle) {
+                index = select_unpredictable(slot.start() <= address, middle, index);
+            }
+            size = size.wrapping_sub(half);
         }
         slots.get(index)
     }
