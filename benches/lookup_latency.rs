@@ -10,6 +10,9 @@ mod clock;
 mod contender;
 #[path = "support/displacement.rs"]
 mod displacement;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[path = "support/dl_find_object.rs"]
+mod dl_find_object;
 #[path = "support/functions.rs"]
 mod functions;
 #[path = "support/layouts.rs"]
@@ -187,7 +190,7 @@ impl Bench {
         )]
         let mut contenders = contenders(&layout, Mode::Full);
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
-        match process::dl_find_object::DlFindObject::resolve() {
+        match dl_find_object::DlFindObject::resolve() {
             Some(rival) => {
                 // It knows what it knows, whoever asks: only as a test is it asked for everything.
                 if self.options.mode == Mode::Test {

@@ -59,6 +59,18 @@ pub use registration::{Registration, RegistrationKey, Retirement};
 pub use snapshot::{Neighbours, Registered, Snapshot};
 pub use stats::{Remaining, Stats};
 
+#[cfg(test)]
+#[path = "../benches/support/functions.rs"]
+mod functions;
+#[cfg(test)]
+#[path = "../benches/support/layouts.rs"]
+mod layouts;
+#[cfg(test)]
+#[path = "../benches/support/process.rs"]
+mod process;
+#[cfg(test)]
+mod search_cost;
+
 #[cfg(doc)]
 #[doc = include_str!("../docs/DESIGN.md")]
 pub mod design {}

@@ -494,7 +494,7 @@ fn forks_in_a_storm() {
                 let mut page = first;
                 while !stop.load(SeqCst) {
                     let code = register_pages(&MAP, &TALLY, page, 1 + page % 3);
-                    if page % 2 == 0 {
+                    if page.is_multiple_of(2) {
                         drop(code);
                     } else {
                         MAP.unregister_all(code);
@@ -502,7 +502,7 @@ fn forks_in_a_storm() {
                     page = first + (page - first + 3) % 90;
                     // Little garbage for children to inherit: they look at what they cannot
                     // destroy again and again.
-                    if page % 8 == 0 {
+                    if page.is_multiple_of(8) {
                         MAP.synchronize();
                     }
                 }

@@ -293,7 +293,7 @@ fn whoever_is_told_finds_it() {
                 let after = told.load(Relaxed);
                 if before % 2 == 1 && after == before {
                     assert!(found == Some(before) || found.is_none());
-                } else if before % 2 == 0 && after == before {
+                } else if before.is_multiple_of(2) && after == before {
                     assert!(found.is_none() || found == Some(before + 1));
                 }
                 if let Some(found) = found {

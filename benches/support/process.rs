@@ -1,5 +1,5 @@
 #![cfg_attr(target_os = "linux", expect(unsafe_code, reason = "asks the loader"))]
-//! This process: where its loaded objects have their code, and glibc's own answer to the question.
+//! This process: where its loaded objects have their code.
 
 use crate::layouts::Layout;
 
@@ -42,72 +42,5 @@ mod segments {
             }
         }
         0
-    }
-}
-
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub(crate) mod dl_find_object {
-    //! `_dl_find_object`: since glibc 2.35, what finds unwind tables. Lock-free, wherever it is
-    //! called.
-
-    use crate::contender::{Lookup, answer};
-    use std::ffi::{c_int, c_void};
-    use std::mem::{self, MaybeUninit};
-    use std::ops::Range;
-    use std::ptr;
-
-    /// `struct dl_find_object`.
-    #[repr(C)]
-    struct Found {
-        flags: u64,
-        map_start: *mut c_void,
-        map_end: *mut c_void,
-        link_map: *mut c_void,
-        eh_frame: *mut c_void,
-        reserved: [u64; 7],
-    }
-
-    type Function = unsafe extern "C" fn(*mut c_void, *mut Found) -> c_int;
-
-    /// The function of the glibc that this process runs on.
-    #[derive(Debug)]
-    pub(crate) struct DlFindObject {
-        function: Function,
-    }
-
-    impl DlFindObject {
-        /// `None` if this glibc is older.
-        pub(crate) fn resolve() -> Option<Self> {
-            // SAFETY: a name that ends in zero.
-            let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
-            if symbol.is_null() {
-                return None;
-            }
-            // SAFETY: the name belongs to glibc, and this is the function's type.
-            let function = unsafe { mem::transmute::<*mut c_void, Function>(symbol) };
-            Some(Self { function })
-        }
-    }
-
-    impl Lookup for DlFindObject {
-        const NAME: &'static str = "dl_find_object";
-
-        /// What it knows is what is loaded.
-        fn holding(_loaded: &[Range<usize>]) -> Self {
-            Self::resolve().expect("asked before")
-        }
-
-        #[inline]
-        fn find(&self, pc: usize) -> Option<usize> {
-            let mut found = MaybeUninit::<Found>::uninit();
-            let address = ptr::without_provenance_mut(pc);
-            // SAFETY: any address may be asked for, and what was found is written here.
-            if unsafe { (self.function)(address, found.as_mut_ptr()) } != 0 {
-                return None;
-            }
-            // SAFETY: zero means it was written; every bit pattern is valid.
-            let found = unsafe { found.assume_init() };
-            Some(answer(found.map_start.cast_const(), pc - found.map_start.addr()))
-        }
     }
 }

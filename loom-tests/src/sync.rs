@@ -13,7 +13,7 @@
 use crate::parking;
 use std::alloc::Layout;
 use std::cell::Cell;
-use std::ops::Deref;
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
@@ -227,40 +227,44 @@ unsafe impl<R: RefCnt> RefCnt for Option<R> {
 }
 
 /// Stands in for arc-swap: a cell from which a counted pointer can be loaded while it is replaced.
-pub(crate) struct ArcSwapAny<R> {
-    held: loom::sync::Mutex<R>,
+pub(crate) struct ArcSwapAny<R: RefCnt> {
+    /// Carries a count.
+    held: loom::sync::Mutex<*mut R::Base>,
 }
 
-pub(crate) struct Loaded<R>(R);
-
-impl<R> Deref for Loaded<R> {
-    type Target = R;
-
-    fn deref(&self) -> &R {
-        &self.0
-    }
-}
-
+#[expect(unsafe_code, reason = "takes back the counts that it gave away")]
 impl<R: RefCnt> ArcSwapAny<R> {
     pub(crate) fn new(value: R) -> Self {
-        Self { held: loom::sync::Mutex::new(value) }
+        Self { held: loom::sync::Mutex::new(R::into_ptr(value)) }
+    }
+
+    fn shared(held: *mut R::Base) -> R {
+        // SAFETY: carries a count, which stays where it is.
+        let held = ManuallyDrop::new(unsafe { R::from_ptr(held) });
+        R::clone(&held)
     }
 
     pub(crate) fn load_full(&self) -> R {
-        self.held.lock().expect("no panic under the lock").clone()
+        Self::shared(*self.held.lock().expect("no panic under the lock"))
     }
 
-    pub(crate) fn load(&self) -> Loaded<R> {
-        Loaded(self.load_full())
-    }
-
-    pub(crate) fn compare_and_swap(&self, current: &R, new: R) -> Loaded<R> {
+    pub(crate) fn compare_and_swap(&self, current: &R, new: R) -> R {
         let mut held = self.held.lock().expect("no panic under the lock");
-        if R::as_ptr(&held) == R::as_ptr(current) {
-            Loaded(std::mem::replace(&mut *held, new))
-        } else {
-            Loaded(held.clone())
+        if *held != R::as_ptr(current) {
+            return Self::shared(*held);
         }
+        let old = std::mem::replace(&mut *held, R::into_ptr(new));
+        // SAFETY: carried a count, and no longer in the cell.
+        unsafe { R::from_ptr(old) }
+    }
+}
+
+#[expect(unsafe_code, reason = "takes back the count that it gave away")]
+impl<R: RefCnt> Drop for ArcSwapAny<R> {
+    fn drop(&mut self) {
+        let held = *self.held.lock().expect("no panic under the lock");
+        // SAFETY: carries a count.
+        drop(unsafe { R::from_ptr(held) });
     }
 }
 

@@ -97,5 +97,5 @@ pub(crate) fn range(start: usize) -> CodeRange {
 
 pub(crate) fn item(start: usize, drops: &Arc<Drops>) -> Item<Value> {
     let range = range(start);
-    Item::try_new(range, Value::of(range, drops)).ok().expect("memory")
+    Item::try_new(range, Value::of(range, drops)).expect("memory")
 }

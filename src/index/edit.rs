@@ -11,6 +11,7 @@
 
 use super::Refusal;
 use super::address_range::CodeRange;
+use super::cut::{best_cut, is_torn};
 use super::entry::{Entry, Item};
 use super::leftovers::Leftovers;
 use super::node::{Node, Slot, fewest_slots, most_slots};
@@ -127,6 +128,7 @@ impl<T> Tree<T> {
         edit.made.entries.extend(counted);
         let Edit { bytes, leftovers, made, .. } = edit;
         let entries = self.entries + change.add.len() - leftovers.entries().len();
+        debug_assert!(usize::from(height) < Self::most_levels(entries));
         Ok(Successor { tree: Self { root, height, entries, bytes }, leftovers, made })
     }
 }
@@ -309,11 +311,11 @@ impl<T> Edit<'_, T> {
             match (add, remove) {
                 (_, [item, others @ ..]) if removes == at => {
                     remove = others;
-                    if let [slot, behind @ ..] = rest {
-                        if slot.entry() == item.entry.as_raw() {
-                            self.leftovers.add_entry(slot.entry()).ok_or(Refusal::OutOfMemory)?;
-                            rest = behind;
-                        }
+                    if let [slot, behind @ ..] = rest
+                        && slot.entry() == item.entry.as_raw()
+                    {
+                        self.leftovers.add_entry(slot.entry()).ok_or(Refusal::OutOfMemory)?;
+                        rest = behind;
                     }
                 }
                 ([item, others @ ..], _) => {
@@ -437,9 +439,22 @@ impl<T> Edit<'_, T> {
             let node = self.make(slots, height)?;
             return push(out, node);
         }
-        let (low, high) = slots.split_at(best_cut(slots));
-        self.cut(low, height, out)?;
-        self.cut(high, height, out)
+        self.divide(slots, height, out)
+    }
+
+    /// Makes several nodes of these slots. Where there are several anyway, one more is better than
+    /// one whose slots are clusters far from each other: its table would be of no use.
+    fn divide(&mut self, slots: &[Slot<T>], height: u8, out: &mut List<T>) -> Result<(), Refusal> {
+        let len = slots.len();
+        let at = best_cut(slots);
+        let both_fit = at.min(len - at) >= fewest_slots(height);
+        if len > most_slots(height) || both_fit && is_torn(slots, at) {
+            let (low, high) = slots.split_at(at);
+            self.divide(low, height, out)?;
+            return self.divide(high, height, out);
+        }
+        let node = self.make(slots, height)?;
+        push(out, node)
     }
 
     fn make(&mut self, slots: &[Slot<T>], height: u8) -> Result<Slot<T>, Refusal> {
@@ -473,18 +488,4 @@ impl<T> Edit<'_, T> {
         unsafe { Node::discard(slot.node(), Some(self.spares)) };
         Ok(())
     }
-}
-
-/// Where to cut slots that do not fit one node: in the middle half, at the widest gap between two
-/// starts (to a power of two: small differences do not move it from the middle).
-fn best_cut<T>(slots: &[Slot<T>]) -> usize {
-    let len = slots.len();
-    let width = |at: usize| match slots.get(at - 1..=at) {
-        Some([before, behind]) => (behind.start() - before.start()).max(1).ilog2(),
-        _ => 0,
-    };
-    let middle = len / 2;
-    let nearest_first = (0..len / 4).flat_map(|away| [middle + away, middle - away]);
-    // `max_by_key` gives the last of several: the nearest is asked last.
-    nearest_first.rev().max_by_key(|&at| width(at)).unwrap_or(middle)
 }

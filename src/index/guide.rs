@@ -42,10 +42,10 @@ impl Guide {
     /// As much of a guide as follows from the number of slots: it has the size of the table.
     pub(crate) fn for_len(len: usize) -> Self {
         debug_assert!(len != 0 && len <= LARGEST_NODE);
-        let table = match len {
-            ..=WITHOUT_TABLE => 0,
-            ..=FEW => (len * 4).next_power_of_two().trailing_zeros(),
-            _ => (len * 2).next_power_of_two().trailing_zeros().min(LARGEST_TABLE),
+        let buckets = if len <= FEW { len * 4 } else { len * 2 };
+        let table = match buckets.next_power_of_two().ilog2() {
+            _ if len <= WITHOUT_TABLE => 0,
+            table => table.min(LARGEST_TABLE),
         };
         // Without a table: as many steps as the slots take. With one: `fill` will tell.
         let steps = usize::BITS - (len - 1).leading_zeros();
@@ -184,8 +184,8 @@ impl Guide {
     /// The last slot that starts at or before `address`, which is not before the first one does
     /// (otherwise: some slot).
     ///
-    /// Wait-free: a load from the table and `steps()` comparisons, whatever the address; `probe`
-    /// is told each slot that is compared.
+    /// Wait-free: a load from the table and `steps()` comparisons, whatever the address; `probe` is
+    /// told each slot that is read.
     ///
     /// Signal-safe: reads the two slices; `get` in place of indexing leaves no panic.
     #[inline(always)]
@@ -212,6 +212,7 @@ impl Guide {
             }
             size = size.wrapping_sub(half);
         }
+        probe(index);
         slots.get(index)
     }
 }

@@ -101,7 +101,7 @@ impl Both {
         let mut items: Vec<_> = starts
             .into_iter()
             .filter_map(|start| CodeRange::from_start_len(start, len).ok())
-            .map(|range| Item::try_new(range, range.start()).ok().expect("memory"))
+            .map(|range| Item::try_new(range, range.start()).expect("memory"))
             .collect();
         items.sort_by_key(|item| item.range);
         let mut free = true;

@@ -24,6 +24,7 @@
 //! files over loom.
 
 pub(crate) mod address_range;
+mod cut;
 pub(crate) mod departures;
 pub(crate) mod edit;
 pub(crate) mod entry;
@@ -254,7 +255,7 @@ impl<T> Index<T> {
     /// What follows the write of version `sequence`, when its outcome is safe with the caller: now
     /// and then garbage is taken out. Values' destructors run here.
     pub(crate) fn tend(&self, sequence: u64) {
-        if sequence % WRITES_PER_RECLAIM == 0 {
+        if sequence.is_multiple_of(WRITES_PER_RECLAIM) {
             self.take_out_garbage(WRITE_PATIENCE);
         }
     }

@@ -243,5 +243,5 @@ fn fibonacci_pair(n: u64) -> (u64, u64) {
     let (x, y) = fibonacci_pair(n / 2);
     let even = x.wrapping_mul(y.wrapping_mul(2).wrapping_sub(x));
     let odd = x.wrapping_mul(x).wrapping_add(y.wrapping_mul(y));
-    if n % 2 == 0 { (even, odd) } else { (odd, even.wrapping_add(odd)) }
+    if n.is_multiple_of(2) { (even, odd) } else { (odd, even.wrapping_add(odd)) }
 }

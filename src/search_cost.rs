@@ -1,0 +1,103 @@
+//! A test: what a lookup reads, counted, on every layout that the benches measure.
+//!
+//! Not a timer: the search reports each address of the index that it reads, and this counts them
+//! and the cache lines they are on. The bound is `Tree::most_levels` and `most_probes`, stated in
+//! `src/index/tree.rs`; beside the nodes a lookup reads one line of the map, one of its reader
+//! counts, and one or two of the version.
+
+use crate::index::Index;
+use crate::index::address_range::{CodeRange, Pc};
+use crate::index::entry::Item;
+use crate::index::tree::Tree;
+use crate::layouts::{Layout, Layouts, SIZES};
+use crate::process;
+use std::collections::BTreeSet;
+
+const LINE: usize = 64;
+
+/// How much one lookup read of the nodes.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    probes: usize,
+    lines: usize,
+}
+
+fn cost(tree: &Tree<()>, pc: usize, expected: bool) -> Cost {
+    let mut probes = 0;
+    let mut lines = BTreeSet::new();
+    let found = tree.find_probed(Pc::new(pc), |address| {
+        probes += 1;
+        lines.insert(address.addr() / LINE);
+        // A slot is three words, which two lines may share; a byte of a table counts as much.
+        lines.insert((address.addr() + 3 * size_of::<usize>() - 1) / LINE);
+    });
+    assert_eq!(found, expected, "{pc:#x}");
+    Cost { probes, lines: lines.len() }
+}
+
+fn mean(sum: usize, of: usize) -> f64 {
+    sum as f64 / of as f64
+}
+
+/// Looks all probes up, prints what they cost, and checks it against the bound.
+fn measure(layout: &Layout) {
+    let items = layout.ranges.iter().map(|range| {
+        let range = CodeRange::try_from(range.clone()).expect("a range");
+        Item::try_new(range, ()).expect("memory")
+    });
+    let items: Vec<_> = items.collect();
+    let index = Index::new();
+    index.insert(&items).expect("no overlap");
+    let reading = index.enter();
+    let tree = &reading.version().expect("published").tree;
+    let n = layout.ranges.len();
+    let levels = usize::from(tree.height) + 1;
+    let (mut sum, mut worst) = (Cost::default(), Cost::default());
+    let probes = layout.probes();
+    for (pcs, expected) in [(&probes, true), (&layout.misses(), false)] {
+        for &pc in pcs {
+            let cost = cost(tree, pc, expected);
+            worst.probes = worst.probes.max(cost.probes);
+            worst.lines = worst.lines.max(cost.lines);
+            if expected {
+                sum.probes += cost.probes;
+                sum.lines += cost.lines;
+            }
+        }
+    }
+    println!(
+        "{:10} n={n:<8} levels {levels}, reads {:4.1} on {:4.1} cache lines; at most {} on {}; \
+         bound {}; {:.1} bytes an entry",
+        layout.name,
+        mean(sum.probes, probes.len()),
+        mean(sum.lines, probes.len()),
+        worst.probes,
+        worst.lines,
+        Tree::<()>::most_probes(n),
+        mean(index.size().1, n),
+    );
+    assert!(levels <= Tree::<()>::most_levels(n));
+    assert!(worst.probes <= Tree::<()>::most_probes(n));
+    // A byte of a table is on one line, a slot on two at most.
+    assert!(worst.lines <= 2 * Tree::<()>::most_probes(n) - levels);
+    assert!(n < 1_000 || index.size().1 <= 48 * n, "at most 48 bytes an entry");
+}
+
+#[test]
+fn what_a_lookup_reads_is_bounded_on_every_layout() {
+    let layouts = Layouts::default();
+    let mut notices = BTreeSet::new();
+    for name in Layouts::NAMES {
+        for n in SIZES {
+            match layouts.find(name, n) {
+                Ok(layout) => measure(&layout),
+                Err(notice) => assert!(notices.insert(notice)),
+            }
+        }
+    }
+    notices.iter().for_each(|notice| println!("{notice}"));
+    match process::layout() {
+        Some(layout) => measure(&layout),
+        None => println!("skipped: process: this system's loader is not known"),
+    }
+}
