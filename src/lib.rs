@@ -26,11 +26,11 @@
 //!
 //! # How it works
 //!
-//! The map is a chain of immutable sorted tables, the newest of which is published through one
-//! pointer. A lookup counts itself in on one of 64 counters, loads the pointer, searches the table
+//! The map is a chain of immutable versions, the newest of which is published through one
+//! pointer. A lookup counts itself in on one of 64 counters, loads the pointer, searches its tree
 //! and counts itself out: nothing of another thread can delay it, and it frees nothing. A write
-//! builds the next table and links it with one compare-and-swap; whatever follows from that, any
-//! thread can complete, so that a thread which stops anywhere stops nobody. A table that was
+//! builds the next version, which shares all but a few nodes with the last one, and links it with
+//! one compare-and-swap; whatever follows from that, any thread can complete, so that a thread which stops anywhere stops nobody. A version that was
 //! displaced is destroyed on an ordinary thread when every reader that could have loaded it has
 //! left. The whole story, with what each dependency does and why handlers use none of them, is in
 //! [`design`]; what is safe in a handler and why, in [`signal_safety`].

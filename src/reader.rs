@@ -108,8 +108,8 @@ impl<'m, T> Reader<'m, T> {
     /// assert_eq!(frames, [Some('b'), Some('a'), None]);
     /// ```
     ///
-    /// **Cost**: ⌈log₂ n⌉ comparisons for n entries; no atomic write. **Progress**: wait-free.
-    /// **Errors, panics**: none. **Signal-safe**: yes; it reads an immutable table and one flag.
+    /// **Cost**: as [`CodeMap::lookup`](crate::CodeMap::lookup), without the atomic additions. **Progress**: wait-free.
+    /// **Errors, panics**: none. **Signal-safe**: yes; it reads immutable nodes and one flag.
     #[inline]
     pub fn lookup(&self, pc: impl Into<Pc>) -> Option<Hit<'_, T>> {
         let pc = pc.into();

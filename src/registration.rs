@@ -83,7 +83,7 @@ impl<'m, T: Send + Sync> Registration<'m, T> {
     /// Cannot fail: where there is no memory for the map's next version, the entry is made
     /// invisible where it stands, and a later write leaves it out.
     ///
-    /// **Cost**: O(n) for n entries (a copy of the table). **Progress**: lock-free. **Errors**:
+    /// **Cost**: as [`CodeMap::register`]. **Progress**: lock-free. **Errors**:
     /// none. **Panics**: none of its own (a value's destructor may, when garbage is taken out).
     /// **Signal-safe**: no.
     pub fn unregister(self) -> Retirement<'m, T> {

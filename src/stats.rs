@@ -27,7 +27,7 @@ pub struct Stats {
     pub publications: u64,
     /// Versions displaced and not destroyed yet.
     pub retired: u64,
-    /// Their memory in bytes: tables, and the entries they were the last to show (without what
+    /// Their memory in bytes: nodes, and the entries they were the last to show (without what
     /// the values own).
     pub retired_bytes: u64,
     /// Versions displaced and destroyed.
