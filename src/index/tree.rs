@@ -11,7 +11,8 @@
 //! of n ranges has one level for n < 64, at most two for n < 4,096, three for n < 262,144, four for
 //! n < 16,777,216: *levels(n)* = 1 + max(0, ⌊log₆₄ n⌋). Each level costs one byte of a table and a
 //! fixed number of comparisons: none or one where ranges are even, and never more than a binary
-//! search of the node, 7 in a leaf and 8 above. [`Tree::most_probes`] has that bound as a number.
+//! search of the node, 7 in a leaf and 8 above. The tests hold it to that
+//! (`most_levels`, `most_probes`).
 
 use super::address_range::{CodeRange, Pc};
 use super::entry::Entry;

@@ -22,7 +22,7 @@ pub(super) struct Writing<T> {
     pub(super) in_cell: Statistic,
     pub(super) reclamation: Reclamation<T>,
     pub(super) id: MapId,
-    /// How many burials (see [`Index::buried`]) a linked version accounts for.
+    /// How many burials (see `Index::buried`) a linked version accounts for.
     pub(super) tidied: AtomicUsize,
 }
 
