@@ -487,6 +487,32 @@ fn nothing_is_left_when_a_map_goes() {
     assert!(peak > 0);
 }
 
+/// The write that leaves buried code out, whatever else it does.
+#[test]
+fn a_write_that_tidies_leaves_nothing_behind() {
+    warm_up();
+    let before = PLAN.get().live_bytes;
+    {
+        let tally = Tally::new();
+        let map = populated(&tally, 4);
+        for round in 0..10 {
+            let code = map.register(0x5000..0x5100, tally.track(7)).expect("free");
+            let other = map.register(0x6000..0x6100, tally.track(8)).expect("free");
+            let outcome = refusing(1, true, || drop(code));
+            assert_ne!(outcome.refused, 0, "buried");
+            assert_eq!(id_at(&map, 0x5000), None);
+            if round % 2 == 0 {
+                drop(other); // this tidies
+            } else {
+                drop(map.register(0x5080..0x5180, tally.track(9)).expect("free")); // or this
+            }
+            map.synchronize();
+            assert_eq!(tally.alive(), map.stats().entries);
+        }
+    }
+    assert_eq!(PLAN.get().live_bytes, before);
+}
+
 #[test]
 fn retired_bytes_are_what_is_freed() {
     warm_up();

@@ -171,8 +171,8 @@ impl<T> Edit<'_, T> {
     /// Makes the change; the new root, and its height.
     fn apply(&mut self, part: Part<'_, T>) -> Result<(Slot<T>, u8), Refusal> {
         let mut height = self.old.height;
-        if let ([_], []) | ([], [_]) = (part.add, part.remove) {
-            if let (Some(root), false) = (self.splice(&self.old.root, height, part)?, self.tidy) {
+        if let (([_], []) | ([], [_]), false) = ((part.add, part.remove), self.tidy) {
+            if let Some(root) = self.splice(&self.old.root, height, part)? {
                 return Ok((root, height));
             }
             self.leftovers = Leftovers::none();
