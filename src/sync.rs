@@ -79,14 +79,14 @@ pub(crate) const NODE_SLOTS: usize = 256;
 /// taking out garbage frees.
 pub(crate) const SPARES_PER_SIZE: usize = 8;
 
-/// A write takes out the garbage itself every so many writes: the epoch's three advances, each a
-/// look at all shards, are shared by as many. (And what they free is no more than an allocator keeps
-/// at hand: glibc's threads keep seven blocks of each size.)
+/// A write takes out garbage every so many writes. (What is freed then is no more than an allocator
+/// keeps at hand: glibc's threads keep seven blocks of each size.)
 pub(crate) const WRITES_PER_RECLAIM: u64 = 6;
-/// A write leaves garbage to a later call when the epoch could not be advanced at once,
-pub(crate) const WRITE_PATIENCE: u32 = 0;
-/// and `reclaim` when it could not be so many times in a row.
-pub(crate) const RECLAIM_PATIENCE: u32 = 2;
+/// It advances the epoch at most so often: an advance is a look at all shards, which takes from
+/// readers the cache lines that they count on. So versions wait for three such writes.
+pub(crate) const WRITE_ADVANCES: u32 = 1;
+/// `reclaim` gives up when the epoch could not be advanced so many times.
+pub(crate) const RECLAIM_PATIENCE: u32 = 3;
 
 /// Versions on their way from the chain to destruction are counted by stretches of so many, in a
 /// ring of so many counters. Who waits for destruction waits for each counter to be zero once, so

@@ -26,8 +26,8 @@ pub(crate) const LEAF_SLOTS: usize = 8;
 pub(crate) const NODE_SLOTS: usize = 8;
 pub(crate) const SPARES_PER_SIZE: usize = 1;
 pub(crate) const WRITES_PER_RECLAIM: u64 = 1 << 32;
-pub(crate) const WRITE_PATIENCE: u32 = 0;
-pub(crate) const RECLAIM_PATIENCE: u32 = 0;
+pub(crate) const WRITE_ADVANCES: u32 = 1;
+pub(crate) const RECLAIM_PATIENCE: u32 = 1;
 pub(crate) const STRETCH: u64 = 64;
 pub(crate) const STRETCHES: usize = 4;
 

@@ -42,7 +42,7 @@ pub(crate) mod version;
 mod writing;
 
 use crate::sync::{
-    AtomicPtr, AtomicUsize, RECLAIM_PATIENCE, WRITE_PATIENCE, WRITES_PER_RECLAIM, const_fn, edge,
+    AtomicPtr, AtomicUsize, RECLAIM_PATIENCE, WRITE_ADVANCES, WRITES_PER_RECLAIM, const_fn, edge,
     publication_barrier,
 };
 use address_range::CodeRange;
@@ -51,7 +51,7 @@ use core::ptr;
 use edit::{Change, Successor};
 use entry::Item;
 use read_section::{ReadSections, Section};
-use reclamation::{Backlog, Settling};
+use reclamation::{Backlog, Effort, Settling};
 use shared::{Block, Shared};
 use version::{Raw, Version};
 use writing::Writing;
@@ -256,7 +256,7 @@ impl<T> Index<T> {
     /// and then garbage is taken out. Values' destructors run here.
     pub(crate) fn tend(&self, sequence: u64) {
         if sequence.is_multiple_of(WRITES_PER_RECLAIM) {
-            self.take_out_garbage(WRITE_PATIENCE);
+            self.take_out_garbage(Effort { advances: WRITE_ADVANCES, failures: 1 });
         }
     }
 
@@ -266,17 +266,17 @@ impl<T> Index<T> {
         // If there is no memory, the domain stays the old one, and buried entries stay buried.
         let _ = self.sections.follow_fork();
         let _ = self.tidy();
-        self.take_out_garbage(RECLAIM_PATIENCE);
+        self.take_out_garbage(Effort { advances: u32::MAX, failures: RECLAIM_PATIENCE });
         if let Some(writing) = self.writing() {
             writing.reclamation.spares.clear();
         }
     }
 
-    fn take_out_garbage(&self, patience: u32) {
+    fn take_out_garbage(&self, effort: Effort) {
         let Some(writing) = self.writing() else { return };
         self.empty_cell(writing);
         let target = self.sequence();
-        writing.reclamation.reclaim(&self.sections, &self.published, target, patience);
+        writing.reclamation.reclaim(&self.sections, &self.published, target, effort);
     }
 
     /// Whether what `settling` waits for is destroyed.

@@ -86,6 +86,15 @@ impl Settling {
     }
 }
 
+/// How hard a call tries to get at what readers may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// How often it advances the epoch at most,
+    pub(crate) advances: u32,
+    /// and how often it may fail to.
+    pub(crate) failures: u32,
+}
+
 /// What became of the head of the chain.
 enum Head {
     /// It was taken.
@@ -169,8 +178,7 @@ impl<T> Reclamation<T> {
         Some(Claim { place: &self.claim, name, generation })
     }
 
-    /// Destroys what was retired before the call and nobody holds; gives up when the epoch could
-    /// not be advanced `patience` times in a row.
+    /// Destroys what was retired before the call and nobody holds, as far as `effort` goes.
     ///
     /// Lock-free: what other threads hold stays where it is. Not for use inside a section of the
     /// same map, whose own count would keep the epoch from passing.
@@ -179,10 +187,10 @@ impl<T> Reclamation<T> {
         sections: &ReadSections,
         published: &AtomicPtr<Block<Version<T>>>,
         target: u64,
-        patience: u32,
+        effort: Effort,
     ) {
         if let Some(claim) = self.try_claim() {
-            self.dismantle_displaced(&claim, sections, published, target, patience);
+            self.dismantle_displaced(&claim, sections, published, target, effort);
         }
         if let Some(departures) = self.departures.current() {
             departures.destroy_ready(&self.destroyed);
@@ -196,14 +204,19 @@ impl<T> Reclamation<T> {
         sections: &ReadSections,
         published: &AtomicPtr<Block<Version<T>>>,
         target: u64,
-        patience: u32,
+        effort: Effort,
     ) {
-        let mut failed = 0;
+        let Effort { mut advances, mut failures } = effort;
         while claim.stands() {
             match self.dismantle_oldest(sections, published, target) {
                 Some(Head::Moved) => {}
-                Some(Head::Waits) if sections.try_advance() => failed = 0,
-                Some(Head::Waits) if failed < patience => failed += 1,
+                Some(Head::Waits) if advances != 0 && failures != 0 => {
+                    if sections.try_advance() {
+                        advances -= 1;
+                    } else {
+                        failures -= 1;
+                    }
+                }
                 _ => break,
             }
         }
