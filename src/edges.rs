@@ -31,7 +31,9 @@ edges! {
     buried = Acquire; // pairs with [bury]
     tidy = Release; // pairs with [tidied]
     tidied = Acquire; // pairs with [tidy]
-    statistic = Relaxed; // counters that only `stats` reads
+    statistic = Relaxed; // numbers that carry nothing with them
+    fill_cell = Release; // pairs with [cell_filled]
+    cell_filled = Acquire; // pairs with [fill_cell]
 
     // First use.
     install = Release; // pairs with [installed]
@@ -47,7 +49,7 @@ edges! {
     put = Release; // pairs with [take]
     take = Acquire; // pairs with [put]
     below = Relaxed; // a stack's links, made visible by [put]
-    in_flight = Relaxed; // counted in before [pop] makes it visible
+    in_flight = Relaxed; // counted in before [took] makes it visible
     destroyed = Release; // pairs with [settled]
     settled = Acquire; // pairs with [destroyed]
 

@@ -580,3 +580,79 @@ fn forks_in_a_storm() {
     assert_eq!(MAP.stats().retired, 0, "the parent's garbage is all destroyed");
     assert_eq!((TALLY.alive(), OWN.dropped()), (0, 0));
 }
+
+/// Forks while another thread dismantles versions of many nodes, and readers are inside: the child
+/// carries on where that thread was, destroys what it registers itself, and drops the map whole. A
+/// thread that the child starts gets the stack of a lost one, and must not be taken for it.
+#[test]
+fn a_child_carries_on_with_what_a_lost_thread_dismantled() {
+    const ROUNDS: usize = 200;
+    const MANY: usize = 3_000;
+    let _alone = alone();
+    let starts = |from: usize| (0..MANY).map(move |i| from + i * 16);
+    let pages = |from: usize| starts(from).map(|start| (start..start + 8, start));
+    let map = Box::leak(Box::new(CodeMap::<usize>::new()));
+    let raw = std::ptr::from_mut(map);
+    let map = &*map;
+    let stop = AtomicBool::new(false);
+    let mut failed = None;
+    thread::scope(|scope| {
+        let stop = &stop;
+        scope.spawn(move || {
+            while !stop.load(SeqCst) {
+                drop(map.unregister_all(map.register_all(pages(PAGE)).expect("free")));
+                let _ = map.reclaim();
+            }
+        });
+        scope.spawn(move || {
+            while !stop.load(SeqCst) {
+                let reader = map.enter();
+                for i in 0..200 {
+                    let pc = PAGE + i * 37 % MANY * 16;
+                    assert!(reader.lookup(pc).is_none_or(|hit| *hit.value() == pc));
+                }
+            }
+        });
+        for round in 0..ROUNDS {
+            thread::sleep(std::time::Duration::from_micros((round * 131 % 3000) as u64));
+            let child = fork(|| {
+                let _ = map.reclaim();
+                let own = Tally::new();
+                let mine = CodeMap::new();
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        for from in [0x100_0000, 0x200_0000] {
+                            let code = map.register_all(pages(from)).expect("free");
+                            let right = |i| {
+                                let pc = from + i * 16;
+                                map.lookup(pc, |hit| *hit.value()) == Some(pc)
+                            };
+                            ensure!((0..MANY).all(right));
+                            map.unregister_all(code).wait();
+                        }
+                        for i in 0..20 {
+                            drop(mine.register(PAGE..PAGE + 1, own.track(i)).expect("free"));
+                        }
+                        mine.synchronize();
+                        ensure!(own.alive() == 0);
+                    });
+                });
+                let waits = map.stats().retired;
+                let _ = map.register(0x300_0000..0x300_0001, 1).expect("free").unregister();
+                map.synchronize();
+                ensure!(map.stats().retired <= waits); // nothing of its own
+                // SAFETY: leaked above; this process has one thread, and it uses it no more.
+                drop(unsafe { Box::from_raw(raw) });
+            });
+            failed = outcome(child).err();
+            if failed.is_some() {
+                break;
+            }
+        }
+        stop.store(true, SeqCst);
+    });
+    assert_eq!(failed, None);
+    println!("{ROUNDS} children, each beside a lost reader and a lost writer of {MANY} ranges");
+    // SAFETY: leaked above; all threads that used it are gone.
+    drop(unsafe { Box::from_raw(raw) });
+}

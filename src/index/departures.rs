@@ -173,11 +173,12 @@ impl<T> ProcessDepartures<T> {
     /// This process's, made on first use: installed with one exchange, so that nobody waits for a
     /// thread that stops while it makes it. `None`: there is no memory.
     pub(crate) fn current(&self) -> Option<&Departures<T>> {
-        let generation = fork_generation();
         loop {
             // Ordering [installed]: Acquire; pairs with Release in the exchange below.
             //   seen: it is whole.
             let newest = self.newest.load(edge::installed());
+            // Behind that: if a handler forks in between, the exchange fails, or this is the child's.
+            let generation = fork_generation();
             // SAFETY: null or from `Box::into_raw` below; freed by `drop` only.
             if let Some(departures) = unsafe { newest.as_ref() } {
                 departures.life.read();

@@ -10,11 +10,11 @@
 //! what is replaced is only listed, for the version that displaces it.
 
 use super::Refusal;
-use super::address_range::CodeRange;
 use super::cut::{best_cut, is_torn};
 use super::entry::{Entry, Item};
 use super::leftovers::Leftovers;
 use super::node::{Node, Slot, fewest_slots, most_slots};
+use super::overlap::{check_apart, refuse_overlap};
 use super::shared::{Block, Shared};
 use super::spares::Spares;
 use super::tree::Tree;
@@ -129,16 +129,12 @@ impl<T> Tree<T> {
         let Edit { bytes, leftovers, made, .. } = edit;
         let entries = self.entries + change.add.len() - leftovers.entries().len();
         debug_assert!(usize::from(height) < Self::most_levels(entries));
-        Ok(Successor { tree: Self { root, height, entries, bytes }, leftovers, made })
+        let tree = Self { root, height, entries, bytes };
+        if change.tidy {
+            check_apart(&tree, change.add)?;
+        }
+        Ok(Successor { tree, leftovers, made })
     }
-}
-
-fn refuse_overlap(added: CodeRange, existing: CodeRange) -> Result<(), Refusal> {
-    if added.overlaps(existing) { Err(Refusal::Overlap { added, existing }) } else { Ok(()) }
-}
-
-fn range_of<T>(slot: &Slot<T>) -> CodeRange {
-    CodeRange::of_slot(slot.start(), slot.end())
 }
 
 fn slot_of<T>(item: &Item<T>) -> Slot<T> {
@@ -231,11 +227,12 @@ impl<T> Edit<'_, T> {
                     Some(first) if first.start() <= start => self.old.rank(slot, start) + 1,
                     _ => 0,
                 };
-                let before = at.checked_sub(1).and_then(|before| slots.get(before)).map(range_of);
+                let before =
+                    at.checked_sub(1).and_then(|before| slots.get(before)).map(Slot::range);
                 if let Some(before) = before.or_else(|| self.old.last_before(start)) {
                     refuse_overlap(item.range, before)?;
                 }
-                let behind = slots.get(at).map(range_of);
+                let behind = slots.get(at).map(Slot::range);
                 if let Some(behind) = behind.or_else(|| self.old.first_from(start)) {
                     refuse_overlap(item.range, behind)?;
                 }
@@ -321,15 +318,16 @@ impl<T> Edit<'_, T> {
                 ([item, others @ ..], _) => {
                     add = others;
                     if let Some(last) = out[first..].last() {
-                        refuse_overlap(item.range, range_of(last))?;
+                        refuse_overlap(item.range, last.range())?;
                     }
                     out.push(slot_of(item));
                 }
                 _ => break,
             }
         }
-        // The ranges of other leaves stand beside the first and the last of this one.
-        if let (Some(least), Some(most)) = (part.add.first(), part.add.last()) {
+        // The ranges of other leaves stand beside the first and the last of this one. (Where some are
+        // left out on the way, what stands there is known in the end only.)
+        if let (Some(least), Some(most), false) = (part.add.first(), part.add.last(), self.tidy) {
             let is_first = out.get(first).is_some_and(|slot| slot.start() == least.range.start());
             if let (true, Some(before)) = (is_first, self.old.last_before(least.range.start())) {
                 refuse_overlap(least.range, before)?;
@@ -357,7 +355,7 @@ impl<T> Edit<'_, T> {
             append(out, run)?;
         }
         if let [.., last, kept] = out.get(first..=from).unwrap_or(&[]) {
-            refuse_overlap(range_of(last), range_of(kept))?;
+            refuse_overlap(last.range(), kept.range())?;
         }
         Ok(())
     }

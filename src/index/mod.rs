@@ -31,6 +31,7 @@ pub(crate) mod entry;
 pub(crate) mod guide;
 pub(crate) mod leftovers;
 pub(crate) mod node;
+mod overlap;
 pub(crate) mod read_section;
 pub(crate) mod reclamation;
 pub(crate) mod shared;
@@ -231,25 +232,31 @@ impl<T> Index<T> {
                 return Some(held.clone());
             }
             writing.cell.compare_and_swap(&held, Some(published.clone()));
-            writing.in_cell.store(published.sequence + 1, edge::statistic());
+            // Ordering [fill_cell]: Release; pairs with Acquire in `empty_cell`.
+            //   seen: what was put into the cell is seen there.
+            writing.put_in_cell.fetch_add(1, edge::fill_cell());
         }
     }
 
     /// Takes a version out of the cell that is displaced.
     fn empty_cell(&self, writing: &Writing<T>) {
-        let in_cell = writing.in_cell.load(edge::statistic());
-        if in_cell == 0 || in_cell > self.sequence() {
-            return;
-        }
-        // Not if another one was put there meanwhile: that is still to be taken out, later.
-        let (seen, relaxed) = (in_cell, edge::statistic());
-        if writing.in_cell.compare_exchange(seen, 0, relaxed, relaxed).is_err() {
+        // Ordering [cell_filled]: Acquire; pairs with Release in `snapshot`.
+        //   not seen: the number differs later, and somebody looks again.
+        let put = writing.put_in_cell.load(edge::cell_filled());
+        if writing.seen_empty.load(edge::statistic()) == put {
             return;
         }
         let held = writing.cell.load_full();
-        if held.as_ref().is_some_and(|held| held.sequence < self.sequence()) {
+        if let Some(version) = &held {
+            if version.sequence >= self.sequence() {
+                return; // it is not displaced yet
+            }
             writing.cell.compare_and_swap(&held, None);
+            if writing.cell.load_full().is_some() {
+                return;
+            }
         }
+        writing.seen_empty.store(put, edge::statistic());
     }
 
     /// What follows the write of version `sequence`, when its outcome is safe with the caller: now
@@ -361,6 +368,8 @@ impl<T> Index<T> {
                     continue;
                 }
                 made.keep();
+            } else if tidy && !newest.next().is_null() {
+                continue; // what was buried may be in a version behind this one
             }
             // Ordering [tidy]: Release; pairs with Acquire in `is_tidy`.
             //   seen: a version without what was buried then is linked, and found.

@@ -19,6 +19,7 @@
 //! taken in constant time, keeps what it shows and nothing else, and costs a count per slot of the
 //! nodes that were replaced while it was held, never more.
 
+use super::address_range::CodeRange;
 use super::entry::Entry;
 use super::guide::{Guide, Splice};
 use super::shared::{Block, Shared};
@@ -91,6 +92,12 @@ impl<T> Slot<T> {
     #[inline(always)]
     pub(crate) fn end(&self) -> usize {
         self.detail
+    }
+
+    /// The range, of a leaf's slot.
+    #[inline(always)]
+    pub(crate) fn range(&self) -> CodeRange {
+        CodeRange::of_slot(self.start, self.detail)
     }
 
     /// The entry, of a leaf's slot.
@@ -375,22 +382,14 @@ impl<T> Node<T> {
             return;
         }
         edge::count_last();
-        let (owns, height) = (header.owns.load(edge::count_up()), header.height);
-        if owns {
-            let slot = Slot::of_node(0, node, header.guide);
+        let slot = Slot::of_node(0, node, header.guide);
+        let owned = if header.owns.load(edge::count_up()) {
             // SAFETY: (`Slot::slots`) 1. nobody else has it, and it is freed below.
-            for slot in unsafe { slot.slots() } {
-                if height == 0 {
-                    // SAFETY: (`Shared::from_raw`) 1. counted by `own_if_shared`.
-                    drop(unsafe { Shared::from_raw(slot.entry()) });
-                } else {
-                    // SAFETY: (`Node::release`) 1. counted by `own_if_shared`.
-                    unsafe { Self::release(slot.node(), None) };
-                }
-            }
-        }
-        // SAFETY: (`Node::discard`) 1. the last count is gone.
-        unsafe { Self::discard(node, spares) };
+            unsafe { slot.slots() }
+        } else {
+            &[]
+        };
+        drop(Ending { node, rest: owned, spares });
     }
 
     /// Frees a node that nobody else has, and nothing that it points at.
@@ -410,5 +409,47 @@ impl<T> Node<T> {
             (Some(layout), None) => unsafe { dispose_memory(node.cast(), layout) },
             (None, _) => {} // not reached: it was allocated
         }
+    }
+}
+
+/// A node on its way out, with the counts that it owns. Values' destructors may run as these are given
+/// back: if one panics, the others run all the same.
+struct Ending<'a, T> {
+    node: *mut Node<T>,
+    rest: &'a [Slot<T>],
+    spares: Option<&'a Spares>,
+}
+
+impl<T> Ending<'_, T> {
+    fn give_back(&mut self) {
+        // SAFETY: whoever made this has the node for itself, until it is freed in `Freeing::drop`.
+        let height = unsafe { &*self.node }.height;
+        while let [slot, rest @ ..] = self.rest {
+            self.rest = rest;
+            if height == 0 {
+                // SAFETY: (`Shared::from_raw`) 1. counted by `own_if_shared`.
+                drop(unsafe { Shared::from_raw(slot.entry()) });
+            } else {
+                // SAFETY: (`Node::release`) 1. counted by `own_if_shared`.
+                unsafe { Node::release(slot.node(), None) };
+            }
+        }
+    }
+}
+
+impl<T> Drop for Ending<'_, T> {
+    fn drop(&mut self) {
+        /// Goes on where a panic interrupted, and frees the node in the end.
+        struct Freeing<'e, 'a, T>(&'e mut Ending<'a, T>);
+
+        impl<T> Drop for Freeing<'_, '_, T> {
+            fn drop(&mut self) {
+                self.0.give_back();
+                // SAFETY: (`Node::discard`) 1. the last count is gone, and the last look at the slots.
+                unsafe { Node::discard(self.0.node, self.0.spares) };
+            }
+        }
+
+        Freeing(self).0.give_back();
     }
 }

@@ -310,15 +310,31 @@ impl ReadSections {
 
     /// Starts a domain of its own for a process that was forked since the last write.
     ///
-    /// Lock-free. Without memory for it the old domain stays, and the caller must not write: what
+    /// Lock-free: it goes on when another thread decided, or the process was forked meanwhile.
+    /// Without memory for it the old domain stays, and the caller must not write: what
     /// readers of this process then hold from the old domain would not be waited for later.
     pub(crate) fn follow_fork(&self) -> Result<(), NoMemory> {
-        let generation = fork_generation();
-        let newest = self.newest.load(edge::read_domain());
-        let current = self.domain_at(newest);
-        if !newest.is_null() && current.generation.load(edge::claim_domain()) == generation {
-            return Ok(());
+        loop {
+            // The domain before the number: if a handler forks in between, and a domain is made in
+            // the child meanwhile, the exchange below fails.
+            let newest = self.newest.load(edge::read_domain());
+            let generation = fork_generation();
+            let current = self.domain_at(newest);
+            if !newest.is_null() && current.generation.load(edge::claim_domain()) == generation {
+                return Ok(());
+            }
+            self.start_domain(newest, current, generation)?;
+            // Around again: whoever decided, a handler may have forked since the number was read.
         }
+    }
+
+    /// Puts a domain of process `generation` in the place of `newest`, unless another was put there.
+    fn start_domain(
+        &self,
+        newest: *mut Domain,
+        current: &Domain,
+        generation: usize,
+    ) -> Result<(), NoMemory> {
         // Before the first call of all nothing was published, so the inline domain can be taken as
         // it is, unless a count shows that a reader may have been lost in a fork before.
         let as_it_is = newest.is_null() && current.is_quiet(0) && current.is_quiet(1);

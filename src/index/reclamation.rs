@@ -22,8 +22,9 @@
 //! In a child of `fork` the thread that had the claim may not exist. The claim names process and
 //! thread, so another thread of a child takes it over from a thread of the parent, and carries on
 //! with the version at the head: what had been done to that is written down step by step
-//! (`progress`), each step before it is made, so that a node whose turn it was is lost at most, never
-//! freed twice. But the thread that forked lives on in the child, and may have been interrupted by
+//! (`progress`), each step before it is made, so that nothing is freed twice. A node whose turn it was
+//! may be lost, with what it owns; and what was being counted for an owned snapshot at that very
+//! moment may be counted once too often, and stay. But the thread that forked lives on in the child, and may have been interrupted by
 //! the handler it forked in: then it has the claim still, and what is retired waits until it
 //! returns to it. (A child that forked in a handler is to return from it before it starts threads.)
 
@@ -43,8 +44,9 @@ pub(crate) struct Reclamation<T> {
     oldest: AtomicPtr<Block<Version<T>>>,
     /// 0, or the [`Claim`] of the thread that dismantles.
     claim: AtomicU64,
-    /// How many nodes of the head's leftovers were given back: the head's sequence number, and the
-    /// count in the lowest [`PROGRESS_BITS`]. Ordered by the claim; only read again after a fork.
+    /// How far the head is dismantled: its sequence number, and in the lowest [`PROGRESS_BITS`] one
+    /// more than the number of nodes that were given back; 0 if it was not begun. Ordered by the
+    /// claim; only read again after a fork.
     progress: Statistic,
     /// Versions with a lower number have left the chain.
     taken: AtomicU64,
@@ -110,6 +112,8 @@ struct Claim<'a> {
     place: &'a AtomicU64,
     name: u64,
     generation: usize,
+    /// Whether a thread had it that the fork left behind.
+    is_taken_over: bool,
 }
 
 impl Claim<'_> {
@@ -175,7 +179,7 @@ impl<T> Reclamation<T> {
         //   failed: another thread dismantles.
         // What a thread that the fork left behind had done is in this process's memory, all of it.
         self.claim.compare_exchange(holder, name, edge::claim(), edge::lost()).ok()?;
-        Some(Claim { place: &self.claim, name, generation })
+        Some(Claim { place: &self.claim, name, generation, is_taken_over: holder != 0 })
     }
 
     /// Destroys what was retired before the call and nobody holds, as far as `effort` goes.
@@ -206,6 +210,9 @@ impl<T> Reclamation<T> {
         target: u64,
         effort: Effort,
     ) {
+        if claim.is_taken_over {
+            self.repair_taken();
+        }
         let Effort { mut advances, mut failures } = effort;
         while claim.stands() {
             match self.dismantle_oldest(sections, published, target) {
@@ -223,6 +230,18 @@ impl<T> Reclamation<T> {
         if claim.stands() {
             self.take_back(sections);
             self.note_oldest();
+        }
+    }
+
+    /// A thread that the fork left behind may have moved the head without saying so. For the thread
+    /// that has the claim.
+    fn repair_taken(&self) {
+        // SAFETY: (`Shared::peek`) 1. the head of the chain; 2. only the thread that has the claim takes
+        // it out.
+        let head: Option<&Version<T>> = unsafe { Shared::peek(self.oldest.load(edge::by_claim())) };
+        if let Some(head) = head.filter(|head| self.taken.load(edge::by_claim()) < head.sequence) {
+            // Ordering [took]: Release; as in `dismantle_oldest`.
+            self.taken.store(head.sequence, edge::took());
         }
     }
 
@@ -311,7 +330,13 @@ impl<T> Reclamation<T> {
             version.note_displaced(epoch);
             epoch
         });
-        let grace = sections.grace(tag, version.born);
+        // What a thread was dismantling that the fork left behind was out of every reader's reach, or
+        // owns what it shows.
+        let begun = self.progress_of(version) != 0;
+        let grace = match version.owns() {
+            false if begun => Grace::Passed,
+            _ => sections.grace(tag, version.born),
+        };
         if grace == Grace::Waiting {
             return Some(Head::Waits);
         }
@@ -337,6 +362,13 @@ impl<T> Reclamation<T> {
         Some(Head::Moved)
     }
 
+    /// How far `version`, the head, is dismantled: see [`Reclamation::progress`].
+    fn progress_of(&self, version: &Version<T>) -> u64 {
+        let begin = version.sequence << PROGRESS_BITS;
+        let progress = self.progress.load(edge::statistic()).wrapping_sub(begin);
+        if progress >> PROGRESS_BITS == 0 { progress } else { 0 }
+    }
+
     /// Gives back the chain's counts of the nodes that `next` lacks.
     ///
     /// # Safety
@@ -346,23 +378,25 @@ impl<T> Reclamation<T> {
     /// 2. No reader can hold `version` or one before it, unless it owns what it shows.
     /// 3. `held`: a reader may hold it all the same.
     unsafe fn dismantle(&self, raw: Raw<T>, version: &Version<T>, next: &Version<T>, held: bool) {
-        // SAFETY: (`Shared::is_shared`) 1. in the chain, by 1.
-        if held || unsafe { Shared::is_shared(raw) } {
-            // SAFETY: (`Version::own_tree`) 1. by 1.
-            unsafe { version.own_tree() };
+        let begin = version.sequence << PROGRESS_BITS;
+        let progress = self.progress_of(version);
+        if progress == 0 {
+            // SAFETY: (`Shared::is_shared`) 1. in the chain, by 1.
+            if held || unsafe { Shared::is_shared(raw) } {
+                // SAFETY: (`Version::own_tree`) 1. by 1.; nothing of it was given back.
+                unsafe { version.own_tree() };
+            }
+            self.progress.store(begin.wrapping_add(1), edge::statistic());
         }
         let bytes = next.bytes_before - version.bytes_before;
         version.weight.store(bytes, edge::statistic());
         // SAFETY: (`Version::leftovers`) 1. only who dismantles takes them, by 1. this thread.
         let nodes = unsafe { next.leftovers() }.map_or(&[][..], |leftovers| leftovers.nodes());
-        let begin = version.sequence << PROGRESS_BITS;
-        let done = self.progress.load(edge::statistic()).wrapping_sub(begin);
-        let done = if done >> PROGRESS_BITS == 0 { done } else { 0 };
-        for (number, &node) in nodes.iter().enumerate().skip(done as usize) {
+        for (number, &node) in nodes.iter().enumerate().skip(progress.saturating_sub(1) as usize) {
             // SAFETY: (`Node::own_if_shared`) 1. the chain's count of what the successor lacks,
             // in an order in which everything below comes later; by 2. no reader.
             unsafe { Node::own_if_shared(node) };
-            let number = number as u64 + 1;
+            let number = number as u64 + 2;
             self.progress.store(begin.wrapping_add(number), edge::statistic());
             // SAFETY: (`Node::release`) 1. as above; once, as `progress` says.
             unsafe { Node::release(node, Some(&self.spares)) };

@@ -97,7 +97,7 @@ impl<T> Tree<T> {
     pub(super) fn found<'a>(&'a self, slot: &Slot<T>) -> Option<Found<'a, T>> {
         // SAFETY: (`Shared::peek`) 1. a leaf's slot; 2. entries live as long as what shows them.
         let entry = unsafe { Shared::peek(slot.entry()) }?;
-        Some(Found { range: CodeRange::of_slot(slot.start(), slot.end()), entry })
+        Some(Found { range: slot.range(), entry })
     }
 
     /// The slots of the node that `slot` points at.
@@ -163,28 +163,14 @@ impl<T> Tree<T> {
         &leaf[..leaf.partition_point(|slot| slot.start() < address)]
     }
 
-    /// The last range before `address` that is not buried.
-    pub(super) fn last_before(&self, mut address: usize) -> Option<CodeRange> {
-        loop {
-            let part = self.leaf_before(address);
-            address = part.first()?.start();
-            let visible = part.iter().rev().filter_map(|slot| self.found(slot));
-            if let Some(found) = visible.into_iter().find(|found| !found.entry.is_buried()) {
-                return Some(found.range);
-            }
-        }
+    /// The last range that starts before `address`.
+    pub(super) fn last_before(&self, address: usize) -> Option<CodeRange> {
+        self.leaf_before(address).last().map(Slot::range)
     }
 
-    /// The first range from `address` on that is not buried.
-    pub(super) fn first_from(&self, mut address: usize) -> Option<CodeRange> {
-        loop {
-            let part = self.leaf_from(address);
-            address = part.last()?.start().checked_add(1)?;
-            let visible = part.iter().filter_map(|slot| self.found(slot));
-            if let Some(found) = visible.into_iter().find(|found| !found.entry.is_buried()) {
-                return Some(found.range);
-            }
-        }
+    /// The first range that starts at `address` or behind.
+    pub(super) fn first_from(&self, address: usize) -> Option<CodeRange> {
+        self.leaf_from(address).first().map(Slot::range)
     }
 
     /// All ranges that start in `from..to`, in address order.

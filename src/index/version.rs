@@ -146,13 +146,18 @@ impl<T> Version<T> {
     ///
     /// 1. The caller dismantles the chain, and has come to this version.
     pub(crate) unsafe fn own_tree(&self) {
-        if self.tree.root.is_nothing() || self.owns.load(edge::count_up()) {
+        if self.tree.root.is_nothing() || self.owns() {
             return;
         }
         // SAFETY: (`Node::share`) 1. by 1. the chain's counts of what this version shows stand.
         unsafe { Node::share(self.tree.root.node()) };
         // Ordering [count_up]: Relaxed; the [count_down] of the chain's count follows it.
         self.owns.store(true, edge::count_up());
+    }
+
+    /// Whether its tree is counted for it: see `own_tree`.
+    pub(crate) fn owns(&self) -> bool {
+        self.owns.load(edge::count_up())
     }
 
     /// What the predecessor has that this lacks.
@@ -206,7 +211,7 @@ impl<T> Drop for Version<T> {
             // own drop gives nothing back.
             drop(unsafe { Box::from_raw(leftovers) });
         }
-        if self.owns.load(edge::count_up()) {
+        if self.owns() {
             // SAFETY: (`Node::release`) 1. counted by `own_tree`.
             unsafe { Node::release(self.tree.root.node(), None) };
         }

@@ -7,7 +7,7 @@ use super::shared::Shared;
 use super::try_box::try_box;
 use super::version::{Raw, Version};
 use super::{MapId, Refusal};
-use crate::sync::{ArcSwapAny, AtomicUsize, Liveness, Statistic, unique_number};
+use crate::sync::{ArcSwapAny, AtomicUsize, Liveness, unique_number};
 
 /// What only writers and owners of snapshots use; made by the first write.
 pub(super) struct Writing<T> {
@@ -17,9 +17,9 @@ pub(super) struct Writing<T> {
     /// Owned snapshots come from here: it holds the version that the last one was taken of, until
     /// that is displaced and somebody reclaims.
     pub(super) cell: ArcSwapAny<Option<Shared<Version<T>>>>,
-    /// One more than the sequence number of the version that was put there last; 0 if it was taken
-    /// out.
-    pub(super) in_cell: Statistic,
+    /// How often a version was put there, and up to which of these times it was seen empty again.
+    pub(super) put_in_cell: AtomicUsize,
+    pub(super) seen_empty: AtomicUsize,
     pub(super) reclamation: Reclamation<T>,
     pub(super) id: MapId,
     /// How many burials (see `Index::buried`) a linked version accounts for.
@@ -33,7 +33,8 @@ impl<T> Writing<T> {
             life: Liveness::new(),
             root: root.as_raw(),
             cell: ArcSwapAny::new(None),
-            in_cell: Statistic::new(0),
+            put_in_cell: AtomicUsize::new(0),
+            seen_empty: AtomicUsize::new(0),
             reclamation: Reclamation::new(root),
             id: MapId(unique_number()),
             tidied: AtomicUsize::new(0),

@@ -492,6 +492,29 @@ fn a_map_that_goes_takes_its_garbage_along() {
     println!("{} values, all dropped", tally.dropped());
 }
 
+/// The last owner of many values, one of whose destructors panics.
+#[test]
+fn a_snapshot_drops_the_rest_when_a_destructor_panics() {
+    struct Panics(std::sync::Arc<()>, bool);
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            assert!(!self.1, "this destructor panics");
+        }
+    }
+    let alive = std::sync::Arc::new(());
+    let map = CodeMap::new();
+    let values = (0..300).map(|i| (i * 16..i * 16 + 16, Panics(alive.clone(), i == 50)));
+    let code = map.register_all(values).expect("free");
+    let view = map.snapshot();
+    map.unregister_all(code);
+    map.synchronize();
+    drop(map);
+    assert_eq!(std::sync::Arc::strong_count(&alive), 301, "the snapshot still shows them");
+    let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(view)));
+    assert!(dropped.is_err());
+    assert_eq!(std::sync::Arc::strong_count(&alive), 1, "all the others, and its own fields");
+}
+
 #[test]
 fn a_snapshot_outlives_its_map() {
     let tally = Tally::new();
