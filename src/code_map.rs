@@ -310,7 +310,9 @@ impl<T: Send + Sync> CodeMap<T> {
     /// ```
     ///
     /// A child of `fork` calls this before it starts threads: from then on what threads that the
-    /// fork left behind were reading holds back nothing new (see [`CodeMap::synchronize`]).
+    /// fork left behind were reading holds back nothing new (see [`CodeMap::synchronize`]). A child
+    /// that was forked inside a signal handler returns from that before it starts threads: if the
+    /// handler interrupted a call that was taking out garbage, that call has to end first.
     ///
     /// **Cost**: O(what is destroyed), and a look at 64 cache lines a few times. **Progress**:
     /// lock-free. **Errors**: none (where snapshots were taken, arc-swap aborts without memory for a

@@ -600,7 +600,7 @@ fn a_child_carries_on_with_what_a_lost_thread_dismantled() {
         let stop = &stop;
         scope.spawn(move || {
             while !stop.load(SeqCst) {
-                drop(map.unregister_all(map.register_all(pages(PAGE)).expect("free")));
+                let _ = map.unregister_all(map.register_all(pages(PAGE)).expect("free"));
                 let _ = map.reclaim();
             }
         });
