@@ -495,15 +495,19 @@ fn a_map_that_goes_takes_its_garbage_along() {
 /// The last owner of many values, one of whose destructors panics.
 #[test]
 fn a_snapshot_drops_the_rest_when_a_destructor_panics() {
-    struct Panics(std::sync::Arc<()>, bool);
+    struct Panics {
+        _alive: std::sync::Arc<()>,
+        panics: bool,
+    }
     impl Drop for Panics {
         fn drop(&mut self) {
-            assert!(!self.1, "this destructor panics");
+            assert!(!self.panics, "this destructor panics");
         }
     }
     let alive = std::sync::Arc::new(());
     let map = CodeMap::new();
-    let values = (0..300).map(|i| (i * 16..i * 16 + 16, Panics(alive.clone(), i == 50)));
+    let value = |i| Panics { _alive: alive.clone(), panics: i == 50 };
+    let values = (0..300).map(|i| (i * 16..i * 16 + 16, value(i)));
     let code = map.register_all(values).expect("free");
     let view = map.snapshot();
     map.unregister_all(code);
