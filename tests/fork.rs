@@ -67,7 +67,11 @@ fn leave(status: u32) -> ! {
 /// One test at a time: a child should find no threads lost but those that its test is about.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(|failed| failed.into_inner())
+    let alone = ALONE.lock().unwrap_or_else(|failed| failed.into_inner());
+    // The harness starts the next test's thread when one has ended. A child that is forked while a
+    // thread is being created may hang in the C library when it creates one itself: let that be over.
+    thread::sleep(std::time::Duration::from_millis(100));
+    alone
 }
 
 /// Forks: `None` in the child, which is to [`leave`]; its process id in the parent.
