@@ -1,6 +1,6 @@
 //! The only door between the index and the machine.
 //!
-//! Everything in `src/index/` reaches atomics, fences, the snapshot cell, the collector, the clock
+//! Everything in `src/index/` reaches atomics, fences, the snapshot cell, the clock
 //! and the process through this file and nothing else. The model package compiles the same index
 //! over a file of the same shape made of loom's types (`loom-tests/src/sync.rs`), so the code that
 //! is checked is the code that ships.
@@ -35,8 +35,8 @@ pub(crate) mod edge {
         };
     }
     /// On x86-64 a locked instruction already orders every access before it against every one
-    /// behind it, as a fence does (Intel's manual, volume 3, 9.2.3.9 and 9.2.5; AMD's, volume 2,
-    /// 7.4.2): what is left to keep in order is the compiler. Elsewhere it is a fence.
+    /// behind it, as a fence does (Intel's manual, volume 3, "Loads and stores are not reordered
+    /// with locked instructions"; crossbeam-epoch rests on the same): what is left to keep in order is the compiler. Elsewhere it is a fence.
     macro_rules! fences_behind_exchange {
         ($($name:ident = $ordering:ident;)*) => {
             $(#[inline(always)]

@@ -203,7 +203,8 @@ impl<T> Edit<'_, T> {
     }
 
     /// The change of one range where no node is to be cut or joined: each node on the way is copied
-    /// once, with one slot more, less or other. `None`: there is more to do, and nothing is done.
+    /// once, with one slot more, less or other. `None`: there is more to do, and nothing was made; what
+    /// is listed as replaced so far is for the caller to forget.
     fn splice(
         &mut self,
         slot: &Slot<T>,

@@ -266,7 +266,7 @@ impl<T> Reclamation<T> {
     ///
     /// Wait-free.
     pub(crate) fn has_settled(&self, sections: &ReadSections, settling: &mut Settling) -> bool {
-        // Ordering [taken]: Acquire; pairs with Release in `dismantle`.
+        // Ordering [taken]: Acquire; pairs with Release in `dismantle_oldest`.
         //   seen: the count in flight of every version with a lower number was seen.
         if self.taken.load(edge::taken()) < settling.target {
             return self.is_left_to_this_thread(sections, settling);

@@ -101,8 +101,9 @@ impl<X> Shared<X> {
     pub(crate) unsafe fn is_shared(raw: *mut Block<X>) -> bool {
         // SAFETY: by 1.
         let block = unsafe { &*raw };
-        // Ordering [count_up]: Relaxed; who asks knows that nobody counts up meanwhile, and what was
-        // counted before it knows of by other edges.
+        // Ordering [count_up]: Relaxed; the one who asks has the claim, or the map for itself: a count
+        // of one is the chain's, and then nobody else can count up. What was counted before is known
+        // by other edges.
         block.count.load(edge::count_up()) != 1
     }
 
