@@ -292,34 +292,6 @@ pub(crate) fn a_buried_entry_against_a_writer_and_one_who_tidies() {
     });
 }
 
-/// Code that is registered and buried behind the back of one who tidies is not forgotten: a later
-/// call leaves it out.
-#[test]
-pub(crate) fn what_is_buried_while_another_tidies_is_left_out_later() {
-    check("what_is_buried_while_another_tidies_is_left_out_later", Some(3), || {
-        let drops = Drops::new();
-        let index = Arc::new(Index::new());
-        let code = [item(0x10, &drops)];
-        index.insert(&code).expect("nothing in the way");
-        index.bury(&code);
-        let other = thread::spawn({
-            let (index, drops) = (index.clone(), drops.clone());
-            move || {
-                let code = [item(0x20, &drops)];
-                index.insert(&code).expect("nothing in the way");
-                index.bury(&code);
-            }
-        });
-        index.tidy().expect("memory");
-        other.join().unwrap();
-        let sequence = index.tidy().expect("memory");
-        let reading = index.enter();
-        let version = reading.version().expect("published");
-        assert!(version.sequence >= sequence);
-        assert_eq!(version.tree.entries, 0, "buried, and still there");
-    });
-}
-
 /// Reclaiming while the first write of all is under way: the first version is displaced from
 /// nothing yet.
 #[test]
