@@ -11,6 +11,7 @@ use crate::index::entry::Item;
 use crate::index::tree::Tree;
 use crate::layouts::{Layout, Layouts, SIZES};
 use crate::process;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
 const LINE: usize = 64;
@@ -23,16 +24,17 @@ struct Cost {
 }
 
 fn cost(tree: &Tree<()>, pc: usize, expected: bool) -> Cost {
-    let mut probes = 0;
-    let mut lines = BTreeSet::new();
+    let probes = Cell::new(0);
+    let lines = RefCell::new(BTreeSet::new());
     let found = tree.find_probed(Pc::new(pc), |address| {
-        probes += 1;
+        probes.set(probes.get() + 1);
+        let mut lines = lines.borrow_mut();
         lines.insert(address.addr() / LINE);
         // A slot is three words, which two lines may share; a byte of a table counts as much.
         lines.insert((address.addr() + 3 * size_of::<usize>() - 1) / LINE);
     });
     assert_eq!(found, expected, "{pc:#x}");
-    Cost { probes, lines: lines.len() }
+    Cost { probes: probes.get(), lines: lines.borrow().len() }
 }
 
 fn mean(sum: usize, of: usize) -> f64 {

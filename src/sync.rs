@@ -14,6 +14,7 @@ pub(crate) use crate::sys::barrier::publication_barrier;
 pub(crate) use crate::sys::clock::{coarse_nanos, pause};
 pub(crate) use crate::sys::destroying::unless_destroying;
 pub(crate) use crate::sys::fork::generation as fork_generation;
+pub(crate) use crate::sys::prefetch::prefetch;
 pub(crate) use crate::sys::thread::identity as thread_identity;
 
 /// The orderings by edge name.

@@ -76,6 +76,9 @@ pub(crate) mod edge {
     include!("../../src/edges.rs");
 }
 
+/// Nothing that a model could see.
+pub(crate) fn prefetch<T>(_: *const T) {}
+
 fn is_weakened(name: &str) -> bool {
     WEAKENED.get() == Some(name)
 }

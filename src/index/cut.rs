@@ -1,6 +1,6 @@
 //! Where to cut slots that are too many for one node, or lie too far apart.
 
-use super::node::Slot;
+use super::slot::Slot;
 
 /// Whether the gap before `at` is a large part of what the slots span: then they are clusters, far
 /// from each other.

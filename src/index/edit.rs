@@ -13,7 +13,8 @@ use super::Refusal;
 use super::cut::{best_cut, is_torn};
 use super::entry::{Entry, Item};
 use super::leftovers::Leftovers;
-use super::node::{Node, Slot, fewest_slots, most_slots};
+use super::node::{Node, fewest_slots, most_slots};
+use super::slot::{Slot, Slots};
 use super::overlap::{check_apart, refuse_overlap};
 use super::shared::{Block, Shared};
 use super::spares::Spares;
@@ -69,7 +70,7 @@ impl<'c, T> Part<'c, T> {
     }
 
     /// Takes off what starts before `bound` (all of it, if there is none).
-    fn take_below(&mut self, bound: Option<&Slot<T>>) -> Self {
+    fn take_below(&mut self, bound: Option<Slot<T>>) -> Self {
         let Some(bound) = bound else { return core::mem::replace(self, Self::NONE) };
         let below = |items: &[Item<T>]| items.partition_point(|i| i.range.start() < bound.start());
         let (add, remove);
@@ -147,9 +148,9 @@ fn push<T>(list: &mut List<T>, slot: Slot<T>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn append<T>(list: &mut List<T>, slots: &[Slot<T>]) -> Result<(), Refusal> {
+fn append<T>(list: &mut List<T>, slots: Slots<'_, T>) -> Result<(), Refusal> {
     list.try_reserve(slots.len()).map_err(|_| Refusal::OutOfMemory)?;
-    list.extend_from_slice(slots);
+    list.extend(slots.iter());
     Ok(())
 }
 
@@ -215,32 +216,30 @@ impl<T> Edit<'_, T> {
         let (at, old, new);
         match (part.add, part.remove) {
             ([item], _) | (_, [item]) if height > 0 => {
-                at = self.old.rank(slot, item.range.start().max(slot.start()));
+                at = slots.last_at_or_before(item.range.start());
                 self.replace(slot)?;
-                let Some(node) = self.splice(&slots[at], height - 1, part)? else {
+                let Some(below) = slots.get(at) else { return Ok(None) };
+                let Some(node) = self.splice(&below, height - 1, part)? else {
                     return Ok(None);
                 };
                 (old, new) = (1, Some(node));
             }
             ([item], _) => {
                 let start = item.range.start();
-                at = match slots.first() {
-                    Some(first) if first.start() <= start => self.old.rank(slot, start) + 1,
-                    _ => 0,
-                };
-                let before =
-                    at.checked_sub(1).and_then(|before| slots.get(before)).map(Slot::range);
+                at = slots.rank(start, true);
+                let before = at.checked_sub(1).and_then(|before| slots.get(before));
+                let before = before.map(|before| before.range());
                 if let Some(before) = before.or_else(|| self.old.last_before(start)) {
                     refuse_overlap(item.range, before)?;
                 }
-                let behind = slots.get(at).map(Slot::range);
+                let behind = slots.get(at).map(|behind| behind.range());
                 if let Some(behind) = behind.or_else(|| self.old.first_from(start)) {
                     refuse_overlap(item.range, behind)?;
                 }
                 (old, new) = (0, Some(slot_of(item)));
             }
             (_, [item]) if !slots.is_empty() => {
-                at = self.old.rank(slot, item.range.start().max(slot.start()));
+                at = slots.last_at_or_before(item.range.start());
                 if slots.get(at).is_none_or(|slot| slot.entry() != item.entry.as_raw()) {
                     return Ok(None);
                 }
@@ -288,7 +287,7 @@ impl<T> Edit<'_, T> {
     /// Merges a leaf's slots with what is added, without what is removed.
     fn merge(
         &mut self,
-        slots: &[Slot<T>],
+        slots: Slots<'_, T>,
         part: Part<'_, T>,
         out: &mut List<T>,
     ) -> Result<(), Refusal> {
@@ -301,7 +300,7 @@ impl<T> Edit<'_, T> {
             let (adds, removes) = (start(add), start(remove));
             let at = [adds, removes].into_iter().flatten().min();
             let (before, behind) = rest.split_at(match at {
-                Some(at) => rest.partition_point(|slot| slot.start() < at),
+                Some(at) => rest.rank(at, false),
                 None => rest.len(),
             });
             self.retain(before, first, out)?;
@@ -309,7 +308,7 @@ impl<T> Edit<'_, T> {
             match (add, remove) {
                 (_, [item, others @ ..]) if removes == at => {
                     remove = others;
-                    if let [slot, behind @ ..] = rest
+                    if let Some((slot, behind)) = rest.split_first()
                         && slot.entry() == item.entry.as_raw()
                     {
                         self.leftovers.add_entry(slot.entry()).ok_or(Refusal::OutOfMemory)?;
@@ -342,14 +341,19 @@ impl<T> Edit<'_, T> {
     }
 
     /// Appends a run of a leaf's slots to what `out` holds from `first` on, but for buried ones.
-    fn retain(&mut self, run: &[Slot<T>], first: usize, out: &mut List<T>) -> Result<(), Refusal> {
+    fn retain(
+        &mut self,
+        run: Slots<'_, T>,
+        first: usize,
+        out: &mut List<T>,
+    ) -> Result<(), Refusal> {
         let from = out.len();
         if self.tidy {
-            for slot in run {
-                if self.old.found(slot).is_some_and(|found| found.entry.is_buried()) {
+            for slot in run.iter() {
+                if self.old.found(&slot).is_some_and(|found| found.entry.is_buried()) {
                     self.leftovers.add_entry(slot.entry()).ok_or(Refusal::OutOfMemory)?;
                 } else {
-                    push(out, *slot)?;
+                    push(out, slot)?;
                 }
             }
         } else {
@@ -364,34 +368,34 @@ impl<T> Edit<'_, T> {
     /// Rewrites those nodes below that have a share in the change.
     fn descend(
         &mut self,
-        slots: &[Slot<T>],
+        slots: Slots<'_, T>,
         height: u8,
         mut part: Part<'_, T>,
         out: &mut List<T>,
     ) -> Result<(), Refusal> {
         let below = height - 1;
         let mut rest = slots;
-        while let [slot, behind @ ..] = rest {
+        while let Some((slot, behind)) = rest.split_first() {
             rest = behind;
             let share = part.take_below(rest.first());
             if share.is_empty() && !self.tidy {
-                push(out, *slot)?;
+                push(out, slot)?;
                 continue;
             }
             let mut list = List::new();
-            self.rewrite(slot, below, share, &mut list)?;
+            self.rewrite(&slot, below, share, &mut list)?;
             while !list.is_empty() && list.len() < fewest_slots(below) {
                 let seam;
-                if let [next, behind @ ..] = rest {
+                if let Some((next, behind)) = rest.split_first() {
                     rest = behind;
                     let share = part.take_below(rest.first());
                     seam = list.len();
-                    self.rewrite(next, below, share, &mut list)?;
+                    self.rewrite(&next, below, share, &mut list)?;
                 } else if let Some(previous) = out.pop() {
-                    let slots = self.old.below(&previous);
-                    seam = slots.len();
-                    list.try_reserve(seam).map_err(|_| Refusal::OutOfMemory)?;
-                    list.insert_from_slice(0, slots);
+                    let behind = core::mem::take(&mut list);
+                    append(&mut list, self.old.below(&previous))?;
+                    seam = list.len();
+                    append(&mut list, Slots::Whole(&behind))?;
                     self.replace_or_unmake(&previous)?;
                 } else {
                     break; // the only node below; the one above will be joined
@@ -422,9 +426,9 @@ impl<T> Edit<'_, T> {
         self.replace_or_unmake(&right)?;
         self.mend(&mut joined, inner_seam, below)?;
         let mut mended = List::new();
-        append(&mut mended, &list[..seam - 1])?;
+        append(&mut mended, Slots::Whole(&list[..seam - 1]))?;
         self.cut(&joined, below, &mut mended)?;
-        append(&mut mended, &list[seam + 1..])?;
+        append(&mut mended, Slots::Whole(&list[seam + 1..]))?;
         *list = mended;
         Ok(())
     }

@@ -2,217 +2,340 @@
 //!
 //! The span of a node's starts is cut into buckets of equal size (a power of two of bytes), and a
 //! table of one byte per bucket gives the last slot that starts at or before the bucket does. What
-//! is left is a binary search among the slots that start inside one bucket: none or one on even
-//! layouts, and never more than the node holds. The number of steps is fixed per node, so that the
-//! search has no branch that depends on the address.
+//! is left is a search among the slots that start inside one bucket: none or one on even layouts,
+//! and never more than the node holds. Up to seven are compared at once, none waiting for another;
+//! what is more is halved first. How often is fixed per node, so that no branch depends on the
+//! address.
 //!
 //! Nodes are cut at gaps of the address space (`edit`), which keeps far-apart clusters of code out
-//! of one node where that is possible: equal buckets need an even span. The technique is that of
-//! interpolation by table lookup (a "bucket directory"); what it costs on which layout is in
-//! `docs/BENCHMARKS.md`.
+//! of one node where that is possible: equal buckets need an even span. Where starts are uneven all
+//! the same, the table is made finer. The technique is that of interpolation by table lookup (a
+//! "bucket directory"); what it costs on which layout is in `docs/BENCHMARKS.md`.
 
-use super::node::Slot;
 use core::hint::select_unpredictable;
 
 /// How to search one node: kept where the node is pointed at, so that the search touches nothing of
 /// the node but one byte of its table and the slots it compares.
 ///
-/// Bits, from the lowest: 6 of shift (bytes per bucket), 4 of steps, 4 of the table's size, 10 of
-/// the number of slots.
+/// Bits, from the lowest: 6 of shift (bytes per bucket), 4 of steps, 4 of the table's size as a power
+/// of two, 10 of the number of slots, 1 that tells whether the slots are packed; from bit 32 on the
+/// table's size again, in bytes: a search waits for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Guide(usize);
+pub(crate) struct Guide(u64);
 
 /// Up to so many slots are searched without a table.
 const WITHOUT_TABLE: usize = 4;
 /// Up to so many have four buckets each or more, others two: the next power of two is taken.
-const FEW: usize = 32;
+const SMALL: usize = 32;
+/// So many halvings are replaced by one round of comparisons.
+const AT_ONCE: usize = 3;
+const FEW: usize = (1 << AT_ONCE) - 1;
 /// The largest table, as a power of two.
-const LARGEST_TABLE: u32 = 9;
+const LARGEST_TABLE: u32 = 11;
 /// The table's entries are bytes.
 pub(crate) const LARGEST_NODE: usize = 256;
 
-/// How a node differs from another one: by one slot, at `at`.
-pub(crate) struct Splice<'s, T> {
+/// Where starts are uneven, tables are finer.
+#[derive(Clone, Copy, Debug)]
+struct Fineness {
+    /// A table that leaves more steps is made finer, if that helps,
+    steps: usize,
+    /// up to so many bytes a slot.
+    bytes: usize,
+}
+
+impl Fineness {
+    /// Leaves are almost all of the index, and their tables most of what a lookup has to fetch; there
+    /// are few nodes above, and every lookup passes through one or more.
+    const fn at(height: u8) -> Self {
+        if height == 0 { Self { steps: AT_ONCE, bytes: 8 } } else { Self { steps: 1, bytes: 32 } }
+    }
+}
+
+/// How a node differs from another one: by one slot, at `at`. Distances are in bytes from the node's
+/// start.
+pub(crate) struct Splice {
     pub(crate) at: usize,
-    pub(crate) old: Option<&'s Slot<T>>,
-    pub(crate) new: Option<&'s Slot<T>>,
+    pub(crate) old: Option<usize>,
+    pub(crate) new: Option<usize>,
+}
+
+/// How many steps it takes to go `most` slots further.
+const fn steps_for(most: usize) -> usize {
+    (usize::BITS - most.leading_zeros()) as usize
 }
 
 impl Guide {
-    /// As much of a guide as follows from the number of slots: it has the size of the table.
-    pub(crate) fn for_len(len: usize) -> Self {
+    /// The guide of a node of `len` slots, which start at these distances from the first one's start:
+    /// ascending.
+    pub(crate) fn of(
+        len: usize,
+        height: u8,
+        is_packed: bool,
+        distance: impl Fn(usize) -> usize,
+    ) -> Self {
         debug_assert!(len != 0 && len <= LARGEST_NODE);
-        let buckets = if len <= FEW { len * 4 } else { len * 2 };
-        let table = match buckets.next_power_of_two().ilog2() {
-            _ if len <= WITHOUT_TABLE => 0,
-            table => table.min(LARGEST_TABLE),
-        };
-        // Without a table: as many steps as the slots take. With one: `fill` will tell.
-        let steps = usize::BITS - (len - 1).leading_zeros();
-        Self::pack(0, steps, table, len)
+        let span = distance(len - 1);
+        let buckets = if len <= SMALL { len * 4 } else { len * 2 };
+        let mut size = buckets.next_power_of_two().ilog2().min(LARGEST_TABLE);
+        if len <= WITHOUT_TABLE {
+            return Self::pack(0, len, is_packed).with_steps(steps_for(len - 1));
+        }
+        let mut best = Self::pack(size, len, is_packed).over(span).with_fitting_steps(&distance);
+        let fineness = Fineness::at(height);
+        while best.steps() > fineness.steps
+            && size < LARGEST_TABLE
+            && 2 << size <= len * fineness.bytes
+        {
+            size += 1;
+            let finer = Self::pack(size, len, is_packed).over(span).with_fitting_steps(&distance);
+            if finer.steps() < best.steps() {
+                best = finer;
+            }
+        }
+        best
     }
 
-    /// The guide of a node with these slots, sorted by start; its table is still to be filled.
-    pub(crate) fn of<T>(slots: &[Slot<T>]) -> Self {
-        let span = match slots {
-            [first, .., last] => last.start() - first.start(),
-            _ => 0,
-        };
-        let significant = usize::BITS - span.leading_zeros();
-        let guide = Self::for_len(slots.len());
-        let shift = significant.saturating_sub(guide.buckets().checked_ilog2().unwrap_or(0));
-        Self(guide.0 | shift.min(usize::BITS - 1) as usize)
+    /// The same table for one slot more or less, if it is of a fitting size and has buckets of the same
+    /// size still; its steps are to be found.
+    fn resized(self, len: usize, height: u8, span: usize) -> Option<Self> {
+        let sizes = 2 * len..=len * Fineness::at(height).bytes;
+        let fits = len > WITHOUT_TABLE && sizes.contains(&self.buckets());
+        let guide = Self::pack(self.size(), len, self.is_packed()).over(span);
+        (fits && guide.shift() == self.shift()).then_some(guide)
     }
 
-    const fn pack(shift: u32, steps: u32, table: u32, len: usize) -> Self {
-        Self(shift as usize | (steps as usize) << 6 | (table as usize) << 10 | len << 14)
+    const fn pack(size: u32, len: usize, is_packed: bool) -> Self {
+        Self::from_short(size << 10 | (len as u32) << 14 | (is_packed as u32) << 24)
     }
 
-    pub(crate) const fn from_bits(bits: usize) -> Self {
+    /// All that a node keeps of it.
+    pub(crate) const fn short(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub(crate) const fn from_short(short: u32) -> Self {
+        // A table of 2^0 would be no table at all.
+        let buckets = (1 << (short >> 10 & 15)) & !1_u64;
+        Self(buckets << 32 | short as u64)
+    }
+
+    /// With buckets that cover this span.
+    const fn over(self, span: usize) -> Self {
+        let shift = (usize::BITS - span.leading_zeros()).saturating_sub(self.size());
+        let shift = if shift < usize::BITS { shift } else { usize::BITS - 1 };
+        Self(self.0 & !63 | shift as u64)
+    }
+
+    const fn with_steps(self, steps: usize) -> Self {
+        Self(self.0 & !(15 << 6) | (steps as u64) << 6)
+    }
+
+    /// With as many steps as the fullest bucket takes.
+    fn with_fitting_steps(self, distance: impl Fn(usize) -> usize) -> Self {
+        let (mut most, mut begin, mut bucket) = (0, 0, 0);
+        for index in 1..self.len() {
+            let own = self.bucket(distance(index));
+            if own != bucket {
+                (bucket, begin) = (own, index - 1);
+            }
+            // A slot at the very start of its bucket is found without a step.
+            if distance(index) == own << self.shift() {
+                begin = index;
+            }
+            most = most.max(index - begin);
+        }
+        self.with_steps(steps_for(most))
+    }
+
+    #[inline(always)]
+    pub(crate) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    pub(crate) const fn bits(self) -> usize {
+    pub(crate) const fn bits(self) -> u64 {
         self.0
     }
 
     /// How many slots the node has.
     #[inline(always)]
     pub(crate) const fn len(self) -> usize {
-        self.0 >> 14
+        ((self.0 >> 14) & 1023) as usize
+    }
+
+    /// Whether they are packed.
+    #[inline(always)]
+    pub(crate) const fn is_packed(self) -> bool {
+        self.0 >> 24 & 1 != 0
     }
 
     /// How many bytes its table has.
     #[inline(always)]
     pub(crate) const fn buckets(self) -> usize {
-        // A table of 2^0 would be no table at all.
-        (1 << ((self.0 >> 10) & 15)) & !1
+        (self.0 >> 32) as usize
     }
 
-    /// How many comparisons a search makes behind the table.
+    /// The same as a power of two.
+    #[inline(always)]
+    const fn size(self) -> u32 {
+        (self.0 >> 10) as u32 & 15
+    }
+
+    /// How often a search halves what is left behind the table.
     #[inline(always)]
     pub(crate) const fn steps(self) -> usize {
-        (self.0 >> 6) & 15
+        ((self.0 >> 6) & 15) as usize
     }
 
     #[inline(always)]
-    const fn shift(self) -> usize {
-        self.0 & 63
+    const fn shift(self) -> u32 {
+        self.0 as u32 & 63
     }
 
-    /// Fills the table of the node with these slots; the guide to search it with.
-    pub(crate) fn fill<T>(self, slots: &[Slot<T>], table: &mut [u8]) -> Self {
-        let ([first, others @ ..], false) = (slots, table.is_empty()) else { return self };
-        let base = first.start();
-        let (mut filled, mut most) = (0, 0);
-        for (index, slot) in others.iter().enumerate() {
+    /// The most reads that a search of a node of so many slots makes: of the table, the slots that are
+    /// compared, and the one that it ends at.
+    #[cfg(test)]
+    pub(crate) const fn most_probes(len: usize) -> usize {
+        let steps = steps_for(len - 1);
+        2 + steps.saturating_sub(AT_ONCE) + FEW
+    }
+
+    /// Fills the table.
+    pub(crate) fn fill(self, distance: impl Fn(usize) -> usize, table: &mut [u8]) {
+        let mut filled = 0;
+        for index in 1..self.len() {
             // All buckets that start before this slot does begin at the one before, at most.
-            while filled < self.first_bucket_from(base, slot.start()).min(table.len()) {
-                table[filled] = index as u8;
-                filled += 1;
-            }
-            // A slot at the very start of its bucket is found without a step.
-            if let Some(&begin) = table[..filled].get(self.bucket(base, slot.start())) {
-                most = most.max(index + 1 - usize::from(begin));
+            let behind = self.first_bucket_from(distance(index)).min(table.len());
+            if filled < behind {
+                table[filled..behind].fill((index - 1) as u8);
+                filled = behind;
             }
         }
-        table[filled..].fill(others.len() as u8);
-        self.with_steps_for(most)
+        table[filled..].fill((self.len() - 1) as u8);
     }
 
-    /// As [`Guide::fill`], from the table of a node that differs by one slot; `None` if too much
-    /// differs.
-    pub(crate) fn adapt<T>(
+    /// The guide of a node that differs from one with this guide and `table` by one slot, and now
+    /// has `len` that span `span`; `None` if too much differs.
+    pub(crate) fn spliced(
         self,
-        old: Self,
-        old_table: &[u8],
-        splice: &Splice<'_, T>,
-        slots: &[Slot<T>],
-        table: &mut [u8],
+        table: &[u8],
+        splice: &Splice,
+        len: usize,
+        height: u8,
+        span: usize,
     ) -> Option<Self> {
-        let first = slots.first()?;
-        if splice.at == 0 && splice.old.map(Slot::start) != Some(first.start())
-            || table.len() != old_table.len()
-            || self.shift() != old.shift()
-        {
+        let guide = self.resized(len, height, span)?;
+        if splice.at == 0 && splice.new != Some(0) {
             return None;
         }
-        // From the first bucket on that starts at or behind the slot, all slots are one further on.
-        let (start, further) = match (splice.old, splice.new) {
-            (Some(before), Some(new)) if before.start() == new.start() => {
-                table.copy_from_slice(old_table);
-                return Some(self.with_steps(old.steps()));
+        match *splice {
+            Splice { old: Some(before), new: Some(new), .. } if before == new => {}
+            Splice { old: None, new: Some(changed), .. }
+            | Splice { old: Some(changed), new: None, .. } => {
+                // The bucket it falls to has one more now, or less.
+                let bucket = guide.bucket(changed);
+                let begin = table.get(bucket).map_or(0, |&begin| usize::from(begin));
+                let end = table.get(bucket + 1).map_or(self.len() - 1, |&end| usize::from(end));
+                let most = end + usize::from(splice.new.is_some()) - begin.min(end);
+                return Some(guide.with_steps(steps_for(most).max(self.steps())));
             }
-            (None, Some(new)) => (new.start(), 1),
-            (Some(gone), None) => (gone.start(), u8::MAX), // wrapping: one less
             _ => return None,
+        }
+        Some(guide.with_steps(self.steps()))
+    }
+
+    /// Fills the table of a node with this guide, which [`Guide::spliced`] gave, from that other
+    /// node's.
+    pub(crate) fn refill(self, old: &[u8], splice: &Splice, table: &mut [u8]) {
+        table.copy_from_slice(old);
+        // From the first bucket on that starts at or behind the slot, all slots are one further on.
+        let (start, further) = match *splice {
+            Splice { old: None, new: Some(new), .. } => (new, 1),
+            Splice { old: Some(gone), new: None, .. } => (gone, u8::MAX), // wrapping: one less
+            _ => return,
         };
-        let from = self.first_bucket_from(first.start(), start).min(table.len());
-        table.copy_from_slice(old_table);
+        let from = self.first_bucket_from(start).min(table.len());
         for index in &mut table[from..] {
             *index = index.wrapping_add(further);
         }
-        let bucket = self.bucket(first.start(), start);
-        let begin = table.get(bucket).map_or(0, |&begin| usize::from(begin));
-        let end = table.get(bucket + 1).map_or(slots.len() - 1, |&end| usize::from(end));
-        let own = self.with_steps_for(end - begin);
-        Some(if own.steps() > old.steps() { own } else { self.with_steps(old.steps()) })
     }
 
-    /// The first bucket that starts at or behind an address.
-    fn first_bucket_from(self, base: usize, address: usize) -> usize {
-        let distance = address - base;
+    /// The first bucket that starts at this distance or behind.
+    fn first_bucket_from(self, distance: usize) -> usize {
         (distance >> self.shift()) + usize::from(distance & ((1 << self.shift()) - 1) != 0)
-    }
-
-    /// With as many steps as it takes to go `most` slots further.
-    fn with_steps_for(self, most: usize) -> Self {
-        self.with_steps((usize::BITS - most.leading_zeros()) as usize)
-    }
-
-    const fn with_steps(self, steps: usize) -> Self {
-        Self(self.0 & !(15 << 6) | steps << 6)
     }
 
     /// Which byte of the table tells where to begin.
     #[inline(always)]
-    pub(crate) fn bucket(self, base: usize, address: usize) -> usize {
-        let bucket = address.wrapping_sub(base) >> self.shift();
-        bucket.min(self.buckets().wrapping_sub(1))
+    pub(crate) fn bucket(self, distance: usize) -> usize {
+        (distance >> self.shift()).min(self.buckets().wrapping_sub(1))
     }
 
-    /// The last slot that starts at or before `address`, which is not before the first one does
-    /// (otherwise: some slot).
+    /// Which slot the search would find if all were at even distances.
+    #[inline(always)]
+    pub(crate) fn guess(self, bucket: usize) -> usize {
+        bucket.wrapping_mul(self.len()) >> self.size()
+    }
+
+    /// The last of `slots` that is not behind the address in question, where that is not before the
+    /// first one (otherwise: some slot); `bucket` is the address's.
     ///
-    /// Wait-free: a load from the table and `steps()` comparisons, whatever the address; `probe` is
-    /// told each slot that is read.
+    /// Wait-free: a load from the table and at most `steps()` rounds of comparisons, whatever the
+    /// address.
     ///
     /// Signal-safe: reads the two slices; `get` in place of indexing leaves no panic.
     #[inline(always)]
-    pub(crate) fn find<'s, T>(
+    pub(crate) fn find<S>(
         self,
-        slots: &'s [Slot<T>],
+        slots: &[S],
         table: &[u8],
-        base: usize,
-        address: usize,
-        mut probe: impl FnMut(usize),
-    ) -> Option<&'s Slot<T>> {
-        let bucket = self.bucket(base, address);
+        bucket: usize,
+        is_behind: impl Fn(&S) -> bool,
+    ) -> usize {
         let mut index = table.get(bucket).map_or(0, |&index| usize::from(index));
-        // The answer is among so many slots from there on; which one cannot be predicted, so the
-        // comparisons are no branches, and their number depends on the node only.
-        let mut size = 1_usize << self.steps();
-        while size > 1 {
-            let half = size / 2;
-            let middle = index.wrapping_add(half);
-            probe(middle);
-            // (Past the last slot there is none: that is a branch, and a rare one.)
-            if let Some(slot) = slots.get(middle) {
-                index = select_unpredictable(slot.start() <= address, middle, index);
-            }
-            size = size.wrapping_sub(half);
+        let steps = self.steps();
+        if steps == 0 {
+            return index;
         }
-        probe(index);
-        slots.get(index)
+        let halve = |index: usize, steps: usize| {
+            let middle = index.wrapping_add(1 << steps);
+            // (Past the last slot there is none: that is a branch, and a rare one.)
+            match slots.get(middle) {
+                Some(slot) => select_unpredictable(is_behind(slot), index, middle),
+                None => index,
+            }
+        };
+        if steps == 1 {
+            return halve(index, 0);
+        }
+        for steps in (AT_ONCE..steps).rev() {
+            index = halve(index, steps);
+        }
+        last_of_few(slots, index, is_behind)
+    }
+}
+
+/// The last slot that is not behind the address in question, which is at `index` or among the next
+/// seven.
+///
+/// Which one cannot be predicted, so all are compared, with no branch. (Signal-safe: reads a slice.)
+#[inline(always)]
+fn last_of_few<S>(slots: &[S], index: usize, is_behind: impl Fn(&S) -> bool) -> usize {
+    // Near the end of the node some before `index` are compared too, which are not behind either.
+    let first = index.wrapping_add(1).min(slots.len().wrapping_sub(FEW));
+    let few = slots.get(first..).and_then(|slots| slots.first_chunk::<FEW>());
+    let mut last = first.wrapping_sub(1);
+    match few {
+        Some(few) => {
+            for slot in few {
+                last = last.wrapping_add(usize::from(!is_behind(slot)));
+            }
+            last
+        }
+        // There are no more than these in all.
+        None => {
+            let not_behind = slots.iter().filter(|slot| !is_behind(slot)).count();
+            not_behind.saturating_sub(1)
+        }
     }
 }

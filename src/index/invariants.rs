@@ -3,10 +3,12 @@
 
 use super::address_range::{CodeRange, Pc};
 use super::entry::Item;
-use super::node::{Node, Slot, fewest_slots, most_slots};
+use super::node::{Node, fewest_slots, most_slots};
+use super::slot::Slot;
 use super::tree::Tree;
 use super::{Index, Refusal, Removal};
 use crate::sync::{LEAF_SLOTS, explore};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Whether nodes have their real size.
@@ -33,9 +35,9 @@ fn check(tree: &Tree<usize>) -> Vec<CodeRange> {
     assert!(ranges.windows(2).all(|pair| pair[0].end() <= pair[1].start()), "sorted and apart");
     for range in &ranges {
         for pc in [range.start(), range.end() - 1] {
-            let mut probes = 0;
-            assert!(tree.find_probed(Pc::new(pc), |_| probes += 1), "{pc:#x} of {range}");
-            assert!(probes <= Tree::<usize>::most_probes(ranges.len()), "{probes} probes");
+            let probes = Cell::new(0);
+            assert!(tree.find_probed(Pc::new(pc), |_| probes.set(probes.get() + 1)), "{pc:#x} of {range}");
+            assert!(probes.get() <= Tree::<usize>::most_probes(ranges.len()), "{probes:?} probes");
             let found = tree.find(Pc::new(pc)).expect("found just now");
             assert_eq!((found.range, found.entry.value), (*range, range.start()));
         }
@@ -64,12 +66,12 @@ fn walk(
     assert!(slots.len() <= most_slots(height), "{} slots", slots.len());
     let fewest = if is_root { 1 + usize::from(height > 0) } else { fewest_slots(height) };
     assert!(slots.len() >= fewest, "{} slots at height {height}", slots.len());
-    assert_eq!(slot.start(), slots[0].start(), "a node starts where its first range does");
-    for below in slots {
+    assert_eq!(Some(slot.start()), slots.first().map(|s| s.start()), "a node starts where its first range does");
+    for below in slots.iter() {
         if height == 0 {
-            visit(below, None);
+            visit(&below, None);
         } else {
-            walk(tree, below, height - 1, false, visit);
+            walk(tree, &below, height - 1, false, visit);
         }
     }
 }

@@ -3,7 +3,8 @@
 //! reader is left.
 
 use super::entry::Entry;
-use super::node::{Node, Slot};
+use super::node::Node;
+use super::slot::Slot;
 use super::shared::{Block, Shared};
 use crate::sync::SmallVec;
 

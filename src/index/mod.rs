@@ -35,6 +35,7 @@ mod overlap;
 pub(crate) mod read_section;
 pub(crate) mod reclamation;
 pub(crate) mod shared;
+pub(crate) mod slot;
 pub(crate) mod spares;
 pub(crate) mod stack;
 pub(crate) mod tree;

@@ -2,8 +2,9 @@
 //! A node of the index: sorted slots in one block of memory, immutable once it is linked.
 //!
 //! ```text
-//! leaf (height 0)      header | (start, entry, end) … | table
-//! above                header | (start, node, guide of that node) … | table
+//! leaf (height 0)      header | table | (offset, length, entry) …    offsets and lengths of 32 bits
+//!   that spans more    header | table | (start, entry, end) …
+//! above                header | table | (start, node, guide of that node) …
 //! ```
 //!
 //! # Who owns a node
@@ -19,15 +20,14 @@
 //! taken in constant time, keeps what it shows and nothing else, and costs a count per slot of the
 //! nodes that were replaced while it was held, never more.
 
-use super::address_range::CodeRange;
-use super::entry::Entry;
 use super::guide::{Guide, Splice};
-use super::shared::{Block, Shared};
+use super::shared::Shared;
+use super::slot::{Packed, Slot, Slots};
 use super::spares::{Spares, rounded};
 use crate::sync::{
-    AtomicBool, AtomicUsize, LEAF_SLOTS, Liveness, NODE_SLOTS, dispose_memory, edge,
+    AtomicBool, AtomicUsize, LEAF_SLOTS, Liveness, NODE_SLOTS, SmallVec, dispose_memory, edge,
+    prefetch,
 };
-use core::marker::PhantomData;
 use core::ptr;
 use core::slice;
 use std::alloc::Layout;
@@ -45,90 +45,38 @@ pub(crate) const fn fewest_slots(height: u8) -> usize {
     most_slots(height) / 4
 }
 
-/// What a node says of one entry, or of one node below.
-#[repr(C)]
-pub(crate) struct Slot<T> {
-    start: usize,
-    pointer: *mut (),
-    /// In a leaf the end of the range; above, the guide to the node below.
-    detail: usize,
-    of: PhantomData<*mut Node<T>>,
-}
-
-impl<T> Clone for Slot<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Slot<T> {}
-
 impl<T> Slot<T> {
-    /// A leaf's slot.
-    pub(crate) fn of_entry(start: usize, end: usize, entry: *mut Block<Entry<T>>) -> Self {
-        Self { start, pointer: entry.cast(), detail: end, of: PhantomData }
-    }
-
-    fn of_node(start: usize, node: *mut Node<T>, guide: Guide) -> Self {
-        Self { start, pointer: node.cast(), detail: guide.bits(), of: PhantomData }
-    }
-
-    /// Stands for a tree without nodes.
-    pub(crate) const fn nothing() -> Self {
-        Self { start: 0, pointer: ptr::null_mut(), detail: 0, of: PhantomData }
-    }
-
-    pub(crate) fn is_nothing(&self) -> bool {
-        self.pointer.is_null()
-    }
-
-    /// Where the range starts; of a node, where its first one does.
-    #[inline(always)]
-    pub(crate) fn start(&self) -> usize {
-        self.start
-    }
-
-    /// Where the range ends: of a leaf's slot.
-    #[inline(always)]
-    pub(crate) fn end(&self) -> usize {
-        self.detail
-    }
-
-    /// The range, of a leaf's slot.
-    #[inline(always)]
-    pub(crate) fn range(&self) -> CodeRange {
-        CodeRange::of_slot(self.start, self.detail)
-    }
-
-    /// The entry, of a leaf's slot.
-    #[inline(always)]
-    pub(crate) fn entry(&self) -> *mut Block<Entry<T>> {
-        self.pointer.cast()
-    }
-
-    /// The node below, of a slot above the leaves.
-    pub(crate) fn node(&self) -> *mut Node<T> {
-        self.pointer.cast()
-    }
-
-    /// How to search the node below.
-    #[inline(always)]
-    pub(crate) fn guide(&self) -> Guide {
-        Guide::from_bits(self.detail)
-    }
-
     /// The slots of the node that this slot points at.
     ///
     /// # Safety
     ///
     /// 1. This is a slot of a node, not of an entry, and that node is alive throughout `'a`.
     #[inline(always)]
-    pub(crate) unsafe fn slots<'a>(&self) -> &'a [Slot<T>] {
-        // SAFETY: (`Node::slots_at`) 1. by 1.
-        let slots = unsafe { Node::slots_at(self.node()) };
-        // SAFETY: by 1. the node is alive and was made with as many slots as its guide says; nodes
-        // do not change.
-        unsafe { slice::from_raw_parts(slots, self.guide().len()) }
+    pub(crate) unsafe fn slots<'a>(&self) -> Slots<'a, T> {
+        if self.guide().is_packed() {
+            // SAFETY: (`run`) 1. by 1.; 2. as the guide says.
+            Slots::Packed { base: self.start(), slots: unsafe { self.run() } }
+        } else {
+            // SAFETY: (`run`) 1. by 1.; 2. as the guide says.
+            Slots::Whole(unsafe { self.run() })
+        }
+    }
+
+    /// The same, where their form is known.
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`Slot::slots`].
+    /// 2. The node's slots are `S`: [`Packed`] if its guide says so, otherwise [`Slot`].
+    #[inline(always)]
+    unsafe fn run<'a, S>(&self) -> &'a [S] {
+        // SAFETY: (`Node::table_at`) 1. by 1.
+        let table = unsafe { Node::table_at(self.node()) };
+        // SAFETY: by 1. the node was made with that table and the slots behind it.
+        let slots = unsafe { table.add(self.guide().buckets()) };
+        // SAFETY: by 1. the node is alive and was made with as many slots as its guide says, by 2. of
+        // this form; nodes do not change.
+        unsafe { slice::from_raw_parts(slots.cast(), self.guide().len()) }
     }
 
     /// The table of the node that this slot points at.
@@ -138,42 +86,101 @@ impl<T> Slot<T> {
     /// 1. As for [`Slot::slots`].
     #[inline(always)]
     unsafe fn table<'a>(&self) -> &'a [u8] {
-        // SAFETY: (`Node::slots_at`) 1. by 1.
-        let slots = unsafe { Node::slots_at(self.node()) };
-        // SAFETY: by 1. the node was made with that many slots and the table behind them.
-        let table = unsafe { slots.add(self.guide().len()) }.cast::<u8>();
-        // SAFETY: as above: so many bytes, which do not change.
+        // SAFETY: (`Node::table_at`) 1. by 1.
+        let table = unsafe { Node::table_at(self.node()) };
+        // SAFETY: by 1. the node was made with so many bytes there, which do not change.
         unsafe { slice::from_raw_parts(table, self.guide().buckets()) }
     }
 
-    /// The slot in the node below that `address` falls to: see [`Guide::find`].
+    /// The slots of the node below, and which of them `distance` falls to, in bytes from its start:
+    /// see [`Guide::find`]. `is_behind` compares a slot.
     ///
     /// Signal-safe: as that is; follows a pointer.
     ///
     /// # Safety
     ///
-    /// 1. As for [`Slot::slots`].
+    /// 1. and 2. as for [`Slot::run`].
     #[inline(always)]
-    pub(crate) unsafe fn find<'a>(
+    unsafe fn search<'a, S>(
         &self,
-        address: usize,
-        mut probe: impl FnMut(*const u8),
-    ) -> Option<&'a Slot<T>> {
+        distance: usize,
+        is_behind: impl Fn(&S) -> bool,
+        probe: impl Fn(*const u8),
+    ) -> (&'a [S], usize) {
         let guide = self.guide();
-        // SAFETY: (`Slot::slots`) 1. by 1.
-        let slots: &'a [Slot<T>] = unsafe { self.slots() };
+        // SAFETY: (`Slot::run`) 1. and 2. by 1. and 2.
+        let slots: &'a [S] = unsafe { self.run() };
         // SAFETY: (`Slot::table`) 1. by 1.
         let table: &'a [u8] = unsafe { self.table() };
         // SAFETY: by 1. it is alive.
         unsafe { &*self.node() }.life.read();
-        probe(table.as_ptr().wrapping_add(guide.bucket(self.start, address)));
-        guide.find(slots, table, self.start, address, |index| {
-            probe(slots.as_ptr().wrapping_add(index).cast());
-        })
+        let bucket = guide.bucket(distance);
+        // The slot is fetched from memory along with the table's byte that tells which it is, if it is
+        // near where it would be among even ones.
+        prefetch(slots.as_ptr().wrapping_add(guide.guess(bucket)));
+        if !table.is_empty() {
+            probe(table.as_ptr().wrapping_add(bucket));
+        }
+        let found = guide.find(slots, table, bucket, |slot| {
+            probe(ptr::from_ref(slot).cast());
+            is_behind(slot)
+        });
+        probe(slots.as_ptr().wrapping_add(found).cast());
+        (slots, found)
+    }
+
+    /// The slot in the node below that `address` falls to: the last one that starts at or before it
+    /// (some slot, if the first one starts behind it).
+    ///
+    /// Wait-free and signal-safe: see [`Guide::find`]; `probe` is told each address that is read.
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`Slot::slots`]; and the node is not packed.
+    #[inline(always)]
+    pub(crate) unsafe fn find<'a>(
+        &self,
+        address: usize,
+        probe: impl Fn(*const u8),
+    ) -> Option<&'a Slot<T>> {
+        let distance = address.wrapping_sub(self.start());
+        // SAFETY: (`Slot::search`) 1. and 2. by 1.
+        let (slots, found) =
+            unsafe { self.search(distance, |slot: &Slot<T>| slot.start() > address, probe) };
+        slots.get(found)
+    }
+
+    /// As [`Slot::find`], in a packed leaf.
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`Slot::slots`]; and the node is packed.
+    #[inline(always)]
+    pub(crate) unsafe fn find_packed(
+        &self,
+        address: usize,
+        probe: impl Fn(*const u8),
+    ) -> Option<Slot<T>> {
+        let distance = address.wrapping_sub(self.start());
+        // What is out of a packed leaf's reach is behind all its slots.
+        let offset = u32::try_from(distance).unwrap_or(u32::MAX);
+        // SAFETY: (`Slot::search`) 1. and 2. by 1.
+        let (slots, found) =
+            unsafe { self.search(distance, |slot: &Packed<T>| slot.offset() > offset, probe) };
+        let slot = slots.get(found)?;
+        let inside = distance.wrapping_sub(slot.offset() as usize);
+        (inside < slot.len() as usize).then(|| slot.unpacked(self.start()))
     }
 }
 
-/// The header of a node; slots and table follow it in the same block.
+/// What the slots of a node take, in bytes.
+#[inline(always)]
+const fn slots_bytes<T>(guide: Guide) -> usize {
+    let size = if guide.is_packed() { size_of::<Packed<T>>() } else { size_of::<Slot<T>>() };
+    guide.len().wrapping_mul(size)
+}
+
+/// The header of a node; table and slots follow it in the same block.
 #[repr(C)]
 pub(crate) struct Node<T> {
     /// One for the chain, and one for every owner that points at it.
@@ -182,7 +189,8 @@ pub(crate) struct Node<T> {
     owns: AtomicBool,
     height: u8,
     life: Liveness,
-    guide: Guide,
+    /// As [`Guide::short`] has it.
+    guide: u32,
     slots: [Slot<T>; 0],
 }
 
@@ -192,13 +200,25 @@ impl<T> Node<T> {
     ///
     /// Its one count is the chain's, and to be given back with [`Node::release`] or [`Node::discard`].
     pub(crate) fn make(slots: &[Slot<T>], height: u8, spares: &Spares) -> Option<Slot<T>> {
-        Self::build([slots, &[], &[]], height, spares, |guide, slots, table| {
-            guide.fill(slots, table)
-        })
+        let [first, ..] = slots else { return None };
+        let base = first.start();
+        let distance = |index: usize| slots.get(index).map_or(0, |slot| slot.start() - base);
+        let is_packed = height == 0 && slots.last().is_some_and(|l| Packed::<T>::fits(base, l.end()));
+        let guide = Guide::of(slots.len(), height, is_packed, distance);
+        let fill = |table: &mut [u8]| guide.fill(distance, table);
+        if is_packed {
+            let packed: SmallVec<[Packed<T>; LEAF_SLOTS]> =
+                slots.iter().map(|slot| Packed::new(slot, base)).collect();
+            // SAFETY: (`Node::build`) 1. packed, and as many as the guide says.
+            unsafe { Self::build(base, guide, height, spares, [&packed, &[], &[]], fill) }
+        } else {
+            // SAFETY: (`Node::build`) 1. not packed, and as many as the guide says.
+            unsafe { Self::build(base, guide, height, spares, [slots, &[], &[]], fill) }
+        }
     }
 
     /// As [`Node::make`], of the slots of the node at `slot` with those in `at..at + old` replaced by
-    /// `new`, if any.
+    /// `new`, if any; `old` is none or one.
     ///
     /// # Safety
     ///
@@ -215,62 +235,92 @@ impl<T> Node<T> {
         let slots = unsafe { slot.slots() };
         // SAFETY: (`Slot::table`) 1. by 1.
         let table = unsafe { slot.table() };
-        let (before, behind) = (slots.get(..at)?, slots.get(at + old..)?);
-        let parts = [before, new.as_slice(), behind];
-        Self::build(parts, height, spares, |guide, made, place| {
-            let splice = Splice { at, old: slots.get(at).filter(|_| old == 1), new: new.as_ref() };
-            let adapted = guide.adapt(slot.guide(), table, &splice, made, place);
-            adapted.unwrap_or_else(|| guide.fill(made, place))
-        })
+        let base = slot.start();
+        let len = slots.len() + usize::from(new.is_some()) - old;
+        let gone = slots.get(at).filter(|_| old == 1);
+        let splice = Splice {
+            at,
+            old: gone.map(|gone| gone.start() - base),
+            new: new.map(|new| new.start().wrapping_sub(base)),
+        };
+        let last = if at + old < slots.len() { slots.last() } else { new.or(slots.get(at.wrapping_sub(1))) };
+        let last = last?;
+        let span = last.start().wrapping_sub(base);
+        let keeps_form = height != 0 || slot.guide().is_packed() == Packed::<T>::fits(base, last.end());
+        let guide = slot.guide().spliced(table, &splice, len, height, span).filter(|_| keeps_form);
+        let Some(guide) = guide else {
+            // It starts elsewhere, or is to be searched in another way: it is made anew.
+            let (before, behind) = (slots.split_at(at).0, slots.split_at(at + old).1);
+            let mut all: SmallVec<[Slot<T>; NODE_SLOTS]> = SmallVec::new();
+            all.try_reserve(len).ok()?;
+            all.extend(before.iter().chain(new).chain(behind.iter()));
+            return Self::make(&all, height, spares);
+        };
+        let fill = |place: &mut [u8]| guide.refill(table, &splice, place);
+        match slots {
+            Slots::Whole(slots) => {
+                let parts = [slots.get(..at)?, new.as_slice(), slots.get(at + old..)?];
+                // SAFETY: (`Node::build`) 1. not packed, and as many as the guide says.
+                unsafe { Self::build(base, guide, height, spares, parts, fill) }
+            }
+            Slots::Packed { slots, .. } => {
+                let new = new.map(|new| Packed::new(&new, base));
+                let parts = [slots.get(..at)?, new.as_slice(), slots.get(at + old..)?];
+                // SAFETY: (`Node::build`) 1. packed, and as many as the guide says.
+                unsafe { Self::build(base, guide, height, spares, parts, fill) }
+            }
+        }
     }
 
-    /// Makes a node of three runs of slots, and has `fill` fill its table.
-    fn build(
-        runs: [&[Slot<T>]; 3],
+    /// Makes a node that starts at `base`, of three runs of slots, and has `fill` fill its table.
+    ///
+    /// # Safety
+    ///
+    /// 1. The runs have as many slots as the guide says: [`Packed`] if it says so, otherwise
+    ///    [`Slot`].
+    unsafe fn build<S: Copy>(
+        base: usize,
+        guide: Guide,
         height: u8,
         spares: &Spares,
-        fill: impl FnOnce(Guide, &[Slot<T>], &mut [u8]) -> Guide,
+        runs: [&[S]; 3],
+        fill: impl FnOnce(&mut [u8]),
     ) -> Option<Slot<T>> {
-        let len = runs.iter().map(|run| run.len()).sum();
-        let layout = Self::layout(Guide::for_len(len))?;
+        debug_assert_eq!(runs.iter().map(|run| run.len()).sum::<usize>(), guide.len());
+        debug_assert_eq!(guide.len() * size_of::<S>(), slots_bytes::<T>(guide));
+        let layout = Self::layout(guide)?;
         let node = spares.allocate(layout)?.cast::<Self>().as_ptr();
-        // SAFETY: (`Node::slots_at`) 1. the block has that layout.
-        let slots = unsafe { Self::slots_at(node) }.cast_mut();
-        let mut place = slots;
+        // SAFETY: (`Node::table_at`) 1. the block has that layout.
+        let table = unsafe { Self::table_at(node) }.cast_mut();
+        // SAFETY: within the block; zeroes are bytes.
+        unsafe { ptr::write_bytes(table, 0, guide.buckets()) };
+        // SAFETY: as above, initialised, and nobody else has it.
+        fill(unsafe { slice::from_raw_parts_mut(table, guide.buckets()) });
+        // SAFETY: within the block: the layout has the slots behind the table. A table's size is a power
+        // of two and larger than a word's, or nothing, so they are aligned.
+        let mut place = unsafe { table.add(guide.buckets()) }.cast::<S>();
         for run in runs {
-            // SAFETY: fresh memory, with room for all runs, which they are not in.
+            // SAFETY: fresh memory, by 1. with room for all runs, which they are not in.
             unsafe { ptr::copy_nonoverlapping(run.as_ptr(), place, run.len()) };
             // SAFETY: within the block, or at the end of the slots.
             place = unsafe { place.add(run.len()) };
         }
-        // SAFETY: as many slots as were just written.
-        let slots = unsafe { slice::from_raw_parts(slots, len) };
-        let guide = Guide::of(slots);
-        let table = place.cast::<u8>();
-        // SAFETY: the layout has the table behind the slots; zeroes are bytes.
-        unsafe { ptr::write_bytes(table, 0, guide.buckets()) };
-        // SAFETY: as above, initialised, and nobody else has it.
-        let table = unsafe { slice::from_raw_parts_mut(table, guide.buckets()) };
-        let guide = fill(guide, slots, table);
         let header = Self {
             count: AtomicUsize::new(1),
             owns: AtomicBool::new(false),
             height,
             life: Liveness::new(),
-            guide,
+            guide: guide.short(),
             slots: [],
         };
         // SAFETY: fresh memory, aligned by the layout, for a header.
         unsafe { node.write(header) };
-        slots.first().map(|first| Slot::of_node(first.start, node, guide))
+        Some(Slot::of_node(base, node, guide))
     }
 
     fn layout(guide: Guide) -> Option<Layout> {
-        let slots = Layout::array::<Slot<T>>(guide.len()).ok()?;
-        let (layout, _) = Layout::new::<Self>().extend(slots).ok()?;
-        let (layout, _) = layout.extend(Layout::array::<u8>(guide.buckets()).ok()?).ok()?;
-        debug_assert_eq!(layout.align(), align_of::<usize>());
-        Some(rounded(layout))
+        let own = size_of::<Self>() + slots_bytes::<T>(guide) + guide.buckets();
+        Layout::from_size_align(own, align_of::<Self>()).ok().map(|layout| rounded(layout))
     }
 
     /// What a node with this guide takes, in bytes.
@@ -278,14 +328,14 @@ impl<T> Node<T> {
         Self::layout(guide).map_or(0, |layout| layout.size())
     }
 
-    /// The place of the slots.
+    /// The place of the table.
     ///
     /// # Safety
     ///
     /// 1. `node` is a block that was allocated with [`Node::layout`].
     #[inline(always)]
-    unsafe fn slots_at(node: *const Self) -> *const Slot<T> {
-        // SAFETY: by 1. within the block; a header's size is a multiple of a slot's alignment.
+    unsafe fn table_at(node: *const Self) -> *const u8 {
+        // SAFETY: by 1. within the block.
         unsafe { node.add(1) }.cast()
     }
 
@@ -303,11 +353,11 @@ impl<T> Node<T> {
         if header.count.load(edge::count_up()) == 1 || header.owns.load(edge::count_up()) {
             return;
         }
-        let slot = Slot::of_node(0, node, header.guide);
+        let slot = Slot::of_node(0, node, Guide::from_short(header.guide));
         // SAFETY: (`Slot::slots`) 1. alive, by 1.
-        for slot in unsafe { slot.slots() } {
+        for slot in unsafe { slot.slots() }.iter() {
             // SAFETY: (`share_below`) 1. and 2. by 1.
-            unsafe { Self::share_below(slot, header.height) };
+            unsafe { Self::share_below(&slot, header.height) };
         }
         // Ordering [count_up]: Relaxed; [count_down] of the chain's own count follows it.
         header.owns.store(true, edge::count_up());
@@ -353,9 +403,9 @@ impl<T> Node<T> {
         unsafe { Self::own_if_shared(node) };
         // SAFETY: by 1. it is alive.
         let header = unsafe { &*node };
-        let slot = Slot::of_node(0, node, header.guide);
+        let slot = Slot::of_node(0, node, Guide::from_short(header.guide));
         // SAFETY: (`Slot::slots`) 1. alive, by 1., until its count is given back below.
-        for slot in unsafe { slot.slots() } {
+        for slot in unsafe { slot.slots() }.iter() {
             if header.height == 0 {
                 // SAFETY: (`Shared::from_raw`) 1. the chain's count, by 1.
                 drop(unsafe { Shared::from_raw(slot.entry()) });
@@ -382,12 +432,12 @@ impl<T> Node<T> {
             return;
         }
         edge::count_last();
-        let slot = Slot::of_node(0, node, header.guide);
+        let slot = Slot::of_node(0, node, Guide::from_short(header.guide));
         let owned = if header.owns.load(edge::count_up()) {
             // SAFETY: (`Slot::slots`) 1. nobody else has it, and it is freed below.
             unsafe { slot.slots() }
         } else {
-            &[]
+            Slots::NONE
         };
         drop(Ending { node, rest: owned, spares });
     }
@@ -401,7 +451,7 @@ impl<T> Node<T> {
         // SAFETY: by 1. alive.
         let header = unsafe { &*node };
         header.life.end();
-        match (Self::layout(header.guide), spares) {
+        match (Self::layout(Guide::from_short(header.guide)), spares) {
             // SAFETY: (`Spares::free`) 1. by 1., allocated by `build` with that layout. A header
             // drops nothing.
             (Some(layout), Some(spares)) => unsafe { spares.free(node.cast(), layout) },
@@ -416,7 +466,7 @@ impl<T> Node<T> {
 /// back: if one panics, the others run all the same.
 struct Ending<'a, T> {
     node: *mut Node<T>,
-    rest: &'a [Slot<T>],
+    rest: Slots<'a, T>,
     spares: Option<&'a Spares>,
 }
 
@@ -424,7 +474,7 @@ impl<T> Ending<'_, T> {
     fn give_back(&mut self) {
         // SAFETY: whoever made this has the node for itself, until it is freed in `Freeing::drop`.
         let height = unsafe { &*self.node }.height;
-        while let [slot, rest @ ..] = self.rest {
+        while let Some((slot, rest)) = self.rest.split_first() {
             self.rest = rest;
             if height == 0 {
                 // SAFETY: (`Shared::from_raw`) 1. counted by `own_if_shared`.

@@ -17,10 +17,12 @@
 use super::address_range::{CodeRange, Pc};
 use super::entry::Entry;
 #[cfg(test)]
+use super::guide::Guide;
+#[cfg(test)]
 use super::node::most_slots;
-use super::node::{Slot, fewest_slots};
+use super::node::fewest_slots;
 use super::shared::Shared;
-use core::ptr;
+use super::slot::{Slot, Slots};
 
 /// Sorted ranges with their entries. It owns nothing: nodes are owned by the chain and by the
 /// snapshots that show them (see `node`).
@@ -60,21 +62,25 @@ impl<T> Tree<T> {
     ///
     /// Signal-safe: reads immutable nodes only; no panic, no call.
     #[inline(always)]
-    fn find_slot(&self, pc: Pc, mut probe: impl FnMut(*const u8)) -> Option<&Slot<T>> {
+    fn find_slot(&self, pc: Pc, probe: impl Fn(*const u8)) -> Option<Slot<T>> {
         if self.root.is_nothing() {
             return None;
         }
         let mut slot = &self.root;
         let mut above = self.height;
-        loop {
-            // SAFETY: (`Slot::find`) 1. the root, or (by height) a slot above the leaves; the nodes
-            // of a tree live as long as its version, which `self` is part of.
-            slot = unsafe { slot.find(pc.address(), &mut probe) }?;
+        let slot = loop {
+            if above == 0 && slot.guide().is_packed() {
+                // SAFETY: (`Slot::find_packed`) 1. as below; it says that it is packed.
+                break unsafe { slot.find_packed(pc.address(), &probe) }?;
+            }
+            // SAFETY: (`Slot::find`) 1. the root, or (by height) a slot above the leaves; the nodes of
+            // a tree live as long as its version, which `self` is part of. Only leaves are packed.
+            slot = unsafe { slot.find(pc.address(), &probe) }?;
             if above == 0 {
-                break;
+                break *slot;
             }
             above = above.wrapping_sub(1);
-        }
+        };
         (slot.start() <= pc.address() && pc.address() < slot.end()).then_some(slot)
     }
 
@@ -83,12 +89,12 @@ impl<T> Tree<T> {
     /// Wait-free and signal-safe: see `find_slot`.
     #[inline(always)]
     pub(crate) fn find(&self, pc: Pc) -> Option<Found<'_, T>> {
-        self.find_slot(pc, |_| ()).and_then(|slot| self.found(slot))
+        self.find_slot(pc, |_| ()).and_then(|slot| self.found(&slot))
     }
 
     /// As [`Tree::find`]; tells `probe` every address of the index that is read on the way.
     #[cfg(test)]
-    pub(crate) fn find_probed(&self, pc: Pc, probe: impl FnMut(*const u8)) -> bool {
+    pub(crate) fn find_probed(&self, pc: Pc, probe: impl Fn(*const u8)) -> bool {
         self.find_slot(pc, probe).is_some()
     }
 
@@ -101,43 +107,32 @@ impl<T> Tree<T> {
     }
 
     /// The slots of the node that `slot` points at.
-    pub(super) fn below(&self, slot: &Slot<T>) -> &[Slot<T>] {
+    pub(super) fn below(&self, slot: &Slot<T>) -> Slots<'_, T> {
         if slot.is_nothing() {
-            return &[];
+            return Slots::NONE;
         }
         // SAFETY: (`Slot::slots`) 1. private callers pass slots of this tree, the root or one above
         // the leaves.
         unsafe { slot.slots() }
     }
 
-    /// Which slot of the node at `slot` is the last that starts at or before `address`, which is not
-    /// before the node's own start.
-    pub(super) fn rank(&self, slot: &Slot<T>, address: usize) -> usize {
-        let slots = self.below(slot);
-        // SAFETY: (`Slot::find`) 1. as in `below`.
-        let found = unsafe { slot.find(address, |_| ()) };
-        found.map_or(0, |found| {
-            (ptr::from_ref(found).addr() - slots.as_ptr().addr()) / size_of::<Slot<T>>()
-        })
-    }
-
     /// The part of a leaf whose ranges start at or behind `address`: the first such leaf.
     ///
     /// O(log n).
-    pub(crate) fn leaf_from(&self, address: usize) -> &[Slot<T>] {
+    pub(crate) fn leaf_from(&self, address: usize) -> Slots<'_, T> {
         let mut slot = self.root;
         let mut behind = None;
         for _ in 0..self.height {
             let slots = self.below(&slot);
-            let at = slots.partition_point(|slot| slot.start() <= address).max(1);
+            let at = slots.rank(address, true).max(1);
             behind = slots.get(at).or(behind);
             slot = match slots.get(at - 1) {
-                Some(slot) => *slot,
-                None => return &[],
+                Some(slot) => slot,
+                None => return Slots::NONE,
             };
         }
         let leaf = self.below(&slot);
-        let part = &leaf[leaf.partition_point(|slot| slot.start() < address)..];
+        let part = leaf.split_at(leaf.rank(address, false)).1;
         match behind {
             // All of that leaf starts before: the next one does not.
             Some(behind) if part.is_empty() => self.leaf_from(behind.start()),
@@ -148,34 +143,34 @@ impl<T> Tree<T> {
     /// The part of a leaf whose ranges start before `address`: the last such leaf.
     ///
     /// O(log n).
-    pub(crate) fn leaf_before(&self, address: usize) -> &[Slot<T>] {
+    pub(crate) fn leaf_before(&self, address: usize) -> Slots<'_, T> {
         let mut slot = self.root;
         for _ in 0..self.height {
             let slots = self.below(&slot);
             // A node's start is that of its first range, so this one has a range before `address`.
-            let at = slots.partition_point(|slot| slot.start() < address);
+            let at = slots.rank(address, false);
             slot = match at.checked_sub(1).and_then(|at| slots.get(at)) {
-                Some(slot) => *slot,
-                None => return &[],
+                Some(slot) => slot,
+                None => return Slots::NONE,
             };
         }
         let leaf = self.below(&slot);
-        &leaf[..leaf.partition_point(|slot| slot.start() < address)]
+        leaf.split_at(leaf.rank(address, false)).0
     }
 
     /// The last range that starts before `address`.
     pub(super) fn last_before(&self, address: usize) -> Option<CodeRange> {
-        self.leaf_before(address).last().map(Slot::range)
+        self.leaf_before(address).last().map(|slot| slot.range())
     }
 
     /// The first range that starts at `address` or behind.
     pub(super) fn first_from(&self, address: usize) -> Option<CodeRange> {
-        self.leaf_from(address).first().map(Slot::range)
+        self.leaf_from(address).first().map(|slot| slot.range())
     }
 
     /// All ranges that start in `from..to`, in address order.
     pub(crate) fn iter_between(&self, from: usize, to: usize) -> Iter<'_, T> {
-        Iter { tree: self, from, to, front: &[], back: &[] }
+        Iter { tree: self, from, to, front: Slots::NONE, back: Slots::NONE }
     }
 
     /// All ranges, in address order.
@@ -198,11 +193,11 @@ impl<T> Tree<T> {
     }
 
     /// The most reads of nodes that a lookup in an index of `n` ranges makes: in each level a byte of
-    /// the table, the slots of a binary search of the whole node, and the one that it ends at.
+    /// the table, what it takes to search the whole node, and the slot that it ends at.
     #[cfg(test)]
     pub(crate) const fn most_probes(n: usize) -> usize {
-        let (leaf, above) = (2 + most_slots(0).ilog2(), 2 + most_slots(1).ilog2());
-        leaf as usize + (Self::most_levels(n) - 1) * above as usize
+        let (leaf, above) = (Guide::most_probes(most_slots(0)), Guide::most_probes(most_slots(1)));
+        leaf + (Self::most_levels(n) - 1) * above
     }
 }
 
@@ -216,8 +211,8 @@ pub(crate) struct Iter<'a, T> {
     /// and before here.
     to: usize,
     /// What is known of it, at the front and at the back. (Each may reach past the other's bound.)
-    front: &'a [Slot<T>],
-    back: &'a [Slot<T>],
+    front: Slots<'a, T>,
+    back: Slots<'a, T>,
 }
 
 impl<T> Clone for Iter<'_, T> {
@@ -238,7 +233,7 @@ impl<'a, T> Iterator for Iter<'a, T> {
             return None;
         }
         (self.front, self.from) = (rest, slot.start().saturating_add(1));
-        self.tree.found(slot)
+        self.tree.found(&slot)
     }
 }
 
@@ -252,6 +247,6 @@ impl<T> DoubleEndedIterator for Iter<'_, T> {
             return None;
         }
         (self.back, self.to) = (rest, slot.start());
-        self.tree.found(slot)
+        self.tree.found(&slot)
     }
 }

@@ -4,12 +4,14 @@
 //! - [`barrier`]: makes a publication visible to threads that were not told of it;
 //! - [`destroying`]: whether this thread is in the midst of destroying garbage;
 //! - [`clock`]: nanoseconds that never go back, and a pause that signals end;
-//! - [`thread`]: a number that tells a process's threads apart.
+//! - [`thread`]: a number that tells a process's threads apart;
+//! - [`prefetch`]: begins to fetch memory that will be read (it may as well do nothing).
 //!
-//! None of them is on the handler's path.
+//! None of them but the last is on the handler's path.
 
 pub(crate) mod barrier;
 pub(crate) mod clock;
 pub(crate) mod destroying;
 pub(crate) mod fork;
+pub(crate) mod prefetch;
 pub(crate) mod thread;
