@@ -29,10 +29,15 @@ pub(crate) struct Change<'c, T> {
     pub(crate) tidy: bool,
 }
 
-/// A successor that is not linked yet.
-pub(crate) struct Successor<T> {
+/// A write under way.
+pub(crate) struct Edit<'t, T> {
+    old: &'t Tree<T>,
+    spares: &'t Spares,
+    tidy: bool,
+    /// The new tree, when it is made; its size in bytes all the while.
     pub(crate) tree: Tree<T>,
-    pub(crate) leftovers: Leftovers<T>,
+    /// What the old tree has that the new one lacks.
+    pub(crate) leftovers: Box<Leftovers<T>>,
     pub(crate) made: Made<T>,
 }
 
@@ -82,7 +87,7 @@ impl<'c, T> Part<'c, T> {
 
 impl<T> Made<T> {
     /// The version is linked: what was made belongs to the chain.
-    pub(crate) fn keep(mut self) {
+    pub(crate) fn keep(&mut self) {
         self.nodes.clear();
         self.entries.clear();
     }
@@ -95,46 +100,9 @@ impl<T> Drop for Made<T> {
             unsafe { Node::discard(node, None) };
         }
         for entry in self.entries.drain(..) {
-            // SAFETY: (`Shared::from_raw`) 1. counted in `Edit::apply`, and not handed over.
+            // SAFETY: (`Shared::from_raw`) 1. counted in `Edit::make_tree`, and not handed over.
             drop(unsafe { Shared::from_raw(entry) });
         }
-    }
-}
-
-impl<T> Tree<T> {
-    /// The tree after `change`, and what it replaces.
-    ///
-    /// O(k log n + slots of the nodes on the way) for k ranges.
-    pub(crate) fn successor(
-        &self,
-        change: &Change<'_, T>,
-        spares: &Spares,
-    ) -> Result<Successor<T>, Refusal> {
-        for pair in change.add.windows(2) {
-            if let [one, other] = pair {
-                refuse_overlap(other.range, one.range)?;
-            }
-        }
-        let mut edit = Edit {
-            old: self,
-            spares,
-            tidy: change.tidy,
-            bytes: self.bytes,
-            leftovers: Leftovers::none(),
-            made: Made { nodes: SmallVec::new(), entries: SmallVec::new() },
-        };
-        let (root, height) = edit.apply(Part { add: change.add, remove: change.remove })?;
-        edit.made.entries.try_reserve_exact(change.add.len()).map_err(|_| Refusal::OutOfMemory)?;
-        let counted = change.add.iter().map(|item| item.entry.clone().into_raw());
-        edit.made.entries.extend(counted);
-        let Edit { bytes, leftovers, made, .. } = edit;
-        let entries = self.entries + change.add.len() - leftovers.entries().len();
-        debug_assert!(usize::from(height) < Self::most_levels(entries));
-        let tree = Self { root, height, entries, bytes };
-        if change.tidy {
-            check_apart(&tree, change.add)?;
-        }
-        Ok(Successor { tree, leftovers, made })
     }
 }
 
@@ -154,27 +122,117 @@ fn append<T>(list: &mut List<T>, slots: Slots<'_, T>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A write under way.
-struct Edit<'t, T> {
-    old: &'t Tree<T>,
-    spares: &'t Spares,
-    tidy: bool,
-    bytes: usize,
-    leftovers: Leftovers<T>,
-    made: Made<T>,
-}
+impl<'t, T> Edit<'t, T> {
+    /// A write to the map that shows `old`.
+    #[inline(always)] // made where it is to stay
+    pub(crate) fn new(
+        old: &'t Tree<T>,
+        spares: &'t Spares,
+        leftovers: Box<Leftovers<T>>,
+    ) -> Self {
+        let tree = Tree { bytes: old.bytes, ..Tree::empty() };
+        let made = Made { nodes: SmallVec::new(), entries: SmallVec::new() };
+        Self { old, spares, tidy: false, tree, leftovers, made }
+    }
 
-impl<T> Edit<'_, T> {
-    /// Makes the change; the new root, and its height.
+    /// Makes `tree`, the one after `change`; what it replaces is listed in `leftovers`, and what was
+    /// made for it in `made`. Once only.
+    ///
+    /// O(k log n + slots of the nodes on the way) for k ranges.
+    pub(crate) fn make_tree(&mut self, change: &Change<'_, T>) -> Result<(), Refusal> {
+        let Change { add, remove, tidy } = *change;
+        for pair in add.windows(2) {
+            if let [one, other] = pair {
+                refuse_overlap(other.range, one.range)?;
+            }
+        }
+        self.tidy = tidy;
+        let (root, height) = match self.splice(Part { add, remove })? {
+            Some(root) => (root, self.old.height),
+            None => self.apply(Part { add, remove })?,
+        };
+        self.made.entries.try_reserve_exact(add.len()).map_err(|_| Refusal::OutOfMemory)?;
+        for item in add {
+            self.made.entries.push(item.entry.clone().into_raw());
+        }
+        let entries = self.old.entries + add.len() - self.leftovers.entries().len();
+        debug_assert!(usize::from(height) < Tree::<T>::most_levels(entries));
+        (self.tree.root, self.tree.height, self.tree.entries) = (root, height, entries);
+        if tidy { check_apart(&self.tree, add) } else { Ok(()) }
+    }
+
+    /// The change of one range where no node is to be cut or joined: each node on the way is copied
+    /// once, with one slot more, less or other. The new root; `None`: there is more to do, and nothing
+    /// was done.
+    fn splice(&mut self, part: Part<'_, T>) -> Result<Option<Slot<T>>, Refusal> {
+        let item = match (part.add, part.remove) {
+            ([item], []) | ([], [item]) if !self.tidy => item,
+            _ => return Ok(None),
+        };
+        let start = item.range.start();
+        // The way down to the leaf.
+        let mut way: SmallVec<[(Slot<T>, usize); 4]> = SmallVec::new();
+        let mut slot = self.old.root;
+        for _ in 0..self.old.height {
+            let at = self.old.last_at_or_before(&slot, start);
+            let Some(below) = self.old.below(&slot).get(at) else { return Ok(None) };
+            way.try_reserve(1).map_err(|_| Refusal::OutOfMemory)?;
+            way.push((slot, at));
+            slot = below;
+        }
+        let slots = self.old.below(&slot);
+        if slots.is_empty() {
+            return Ok(None);
+        }
+        let at = self.old.last_at_or_before(&slot, start);
+        let (at, gone, new) = if part.add.is_empty() {
+            match slots.get(at) {
+                Some(gone) if gone.entry() == item.entry.as_raw() => (at, Some(gone), None),
+                _ => return Ok(None),
+            }
+        } else {
+            let at = if start < slot.start() { 0 } else { at + 1 };
+            let before = at.checked_sub(1).and_then(|before| slots.get(before));
+            if let Some(before) =
+                before.map(|before| before.range()).or_else(|| self.old.last_before(start))
+            {
+                refuse_overlap(item.range, before)?;
+            }
+            let behind = slots.get(at).map(|behind| behind.range());
+            if let Some(behind) = behind.or_else(|| self.old.first_from(start)) {
+                refuse_overlap(item.range, behind)?;
+            }
+            (at, None, Some(slot_of(item)))
+        };
+        let len = slots.len() + usize::from(new.is_some()) - usize::from(gone.is_some());
+        let fewest = if way.is_empty() { 1 } else { fewest_slots(0) };
+        if !(fewest..=most_slots(0)).contains(&len) {
+            return Ok(None);
+        }
+        for (above, _) in &way {
+            self.replace(above)?;
+        }
+        self.replace(&slot)?;
+        if let Some(gone) = gone {
+            self.leftovers.add_entry(gone.entry()).ok_or(Refusal::OutOfMemory)?;
+        }
+        // And up again.
+        self.made.nodes.try_reserve(1 + way.len()).map_err(|_| Refusal::OutOfMemory)?;
+        let old = usize::from(gone.is_some());
+        // SAFETY: (`Node::spliced`) 1. a leaf of the old tree, which is alive.
+        let made = unsafe { Node::spliced(&slot, at, old, new, 0, self.spares) };
+        let mut node = self.made(made)?;
+        for ((above, at), height) in way.iter().rev().zip(1..) {
+            // SAFETY: (`Node::spliced`) 1. a node of the old tree, which is alive, at that height.
+            let made = unsafe { Node::spliced(above, *at, 1, Some(node), height, self.spares) };
+            node = self.made(made)?;
+        }
+        Ok(Some(node))
+    }
+
+    /// Makes the change, whatever it takes; the new root, and its height.
     fn apply(&mut self, part: Part<'_, T>) -> Result<(Slot<T>, u8), Refusal> {
         let mut height = self.old.height;
-        if let (([_], []) | ([], [_]), false) = ((part.add, part.remove), self.tidy) {
-            if let Some(root) = self.splice(&self.old.root, height, part)? {
-                return Ok((root, height));
-            }
-            self.leftovers = Leftovers::none();
-            self.bytes = self.old.bytes;
-        }
         let mut list = List::new();
         self.rewrite(&self.old.root, height, part, &mut list)?;
         loop {
@@ -201,68 +259,6 @@ impl<T> Edit<'_, T> {
             list = above;
             height += 1;
         }
-    }
-
-    /// The change of one range where no node is to be cut or joined: each node on the way is copied
-    /// once, with one slot more, less or other. `None`: there is more to do, and nothing was made; what
-    /// is listed as replaced so far is for the caller to forget.
-    fn splice(
-        &mut self,
-        slot: &Slot<T>,
-        height: u8,
-        part: Part<'_, T>,
-    ) -> Result<Option<Slot<T>>, Refusal> {
-        let slots = self.old.below(slot);
-        let (at, old, new);
-        match (part.add, part.remove) {
-            ([item], _) | (_, [item]) if height > 0 => {
-                at = slots.last_at_or_before(item.range.start());
-                self.replace(slot)?;
-                let Some(below) = slots.get(at) else { return Ok(None) };
-                let Some(node) = self.splice(&below, height - 1, part)? else {
-                    return Ok(None);
-                };
-                (old, new) = (1, Some(node));
-            }
-            ([item], _) => {
-                let start = item.range.start();
-                at = slots.rank(start, true);
-                let before = at.checked_sub(1).and_then(|before| slots.get(before));
-                let before = before.map(|before| before.range());
-                if let Some(before) = before.or_else(|| self.old.last_before(start)) {
-                    refuse_overlap(item.range, before)?;
-                }
-                let behind = slots.get(at).map(|behind| behind.range());
-                if let Some(behind) = behind.or_else(|| self.old.first_from(start)) {
-                    refuse_overlap(item.range, behind)?;
-                }
-                (old, new) = (0, Some(slot_of(item)));
-            }
-            (_, [item]) if !slots.is_empty() => {
-                at = slots.last_at_or_before(item.range.start());
-                if slots.get(at).is_none_or(|slot| slot.entry() != item.entry.as_raw()) {
-                    return Ok(None);
-                }
-                (old, new) = (1, None);
-            }
-            _ => return Ok(None),
-        }
-        let len = slots.len() + usize::from(new.is_some()) - old;
-        let is_root = core::ptr::eq(slot, &raw const self.old.root);
-        let fewest = if is_root { 1 } else { fewest_slots(height) };
-        if slots.is_empty() || !(fewest..=most_slots(height)).contains(&len) {
-            return Ok(None);
-        }
-        if height == 0 {
-            self.replace(slot)?;
-            if let (Some(gone), None) = (slots.get(at), new) {
-                self.leftovers.add_entry(gone.entry()).ok_or(Refusal::OutOfMemory)?;
-            }
-        }
-        self.made.nodes.try_reserve(1).map_err(|_| Refusal::OutOfMemory)?;
-        // SAFETY: (`Node::spliced`) 1. a node of the old tree, which is alive.
-        let node = unsafe { Node::spliced(slot, at, old, new, height, self.spares) };
-        Ok(Some(self.made(node)?))
     }
 
     /// What the node at `slot` is to hold after `part`, appended to `out`; the node is replaced.
@@ -469,14 +465,14 @@ impl<T> Edit<'_, T> {
     fn made(&mut self, slot: Option<Slot<T>>) -> Result<Slot<T>, Refusal> {
         let slot = slot.ok_or(Refusal::OutOfMemory)?;
         self.made.nodes.push(slot.node());
-        self.bytes += Node::<T>::bytes(slot.guide());
+        self.tree.bytes += Node::<T>::bytes(slot.guide());
         Ok(slot)
     }
 
     /// Lists a node of the old tree as replaced.
     fn replace(&mut self, slot: &Slot<T>) -> Result<(), Refusal> {
         self.leftovers.add_node(slot).ok_or(Refusal::OutOfMemory)?;
-        self.bytes -= Node::<T>::bytes(slot.guide());
+        self.tree.bytes -= Node::<T>::bytes(slot.guide());
         Ok(())
     }
 
@@ -486,7 +482,7 @@ impl<T> Edit<'_, T> {
             return self.replace(slot);
         };
         self.made.nodes.swap_remove(made);
-        self.bytes -= Node::<T>::bytes(slot.guide());
+        self.tree.bytes -= Node::<T>::bytes(slot.guide());
         // SAFETY: (`Node::discard`) 1. made in this write, and no longer in any list.
         unsafe { Node::discard(slot.node(), Some(self.spares)) };
         Ok(())

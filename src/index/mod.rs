@@ -50,11 +50,13 @@ use crate::sync::{
 use address_range::CodeRange;
 use core::marker::PhantomData;
 use core::ptr;
-use edit::{Change, Successor};
+use edit::{Change, Edit};
 use entry::Item;
+use leftovers::Leftovers;
 use read_section::{ReadSections, Section};
 use reclamation::{Backlog, Effort, Settling};
 use shared::{Block, Shared};
+use try_box::try_box_with;
 use version::{Raw, Version};
 use writing::Writing;
 
@@ -350,25 +352,23 @@ impl<T> Index<T> {
             let buried = self.buried.load(edge::buried());
             let tidy = buried > tidied;
             let change = Change { add, remove, tidy };
-            let successor = match newest.tree.successor(&change, spares) {
-                Ok(successor) => successor,
-                Err(refusal) => {
-                    // What stands in the way must be found by lookups when the caller is told.
-                    let sequence = newest.sequence;
-                    self.publish_up_to(reading, sequence);
-                    publication_barrier();
-                    return Err(refusal);
-                }
-            };
-            let Successor { tree, leftovers, made } = successor;
-            let changed = !add.is_empty() || !leftovers.entries().is_empty();
+            let leftovers = try_box_with(Leftovers::none).ok_or(Refusal::OutOfMemory)?;
+            let mut edit = Edit::new(&newest.tree, spares, leftovers);
+            if let Err(refusal) = edit.make_tree(&change) {
+                // What stands in the way must be found by lookups when the caller is told.
+                let sequence = newest.sequence;
+                self.publish_up_to(reading, sequence);
+                publication_barrier();
+                return Err(refusal);
+            }
+            let changed = !add.is_empty() || !edit.leftovers.entries().is_empty();
             if changed {
                 let born = reading.section.first_epoch();
-                let version = newest.succeed(tree, leftovers, born).ok_or(Refusal::OutOfMemory)?;
-                if newest.link(version).is_err() {
+                let version = newest.succeed(edit.tree, edit.leftovers, born);
+                if newest.link(version.ok_or(Refusal::OutOfMemory)?).is_err() {
                     continue;
                 }
-                made.keep();
+                edit.made.keep();
             } else if tidy && !newest.next().is_null() {
                 continue; // what was buried may be in a version behind this one
             }

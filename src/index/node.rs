@@ -150,6 +150,24 @@ impl<T> Slot<T> {
         slots.get(found)
     }
 
+    /// Which slot of the node below is the last that starts at or before `address`, where that is not
+    /// before the node's own start.
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`Slot::slots`].
+    pub(crate) unsafe fn rank(&self, address: usize) -> usize {
+        let distance = address.wrapping_sub(self.start());
+        if self.guide().is_packed() {
+            let offset = u32::try_from(distance).unwrap_or(u32::MAX);
+            // SAFETY: (`Slot::search`) 1. by 1.; 2. as the guide says.
+            unsafe { self.search(distance, |slot: &Packed<T>| slot.offset() > offset, |_| ()) }.1
+        } else {
+            // SAFETY: (`Slot::search`) 1. by 1.; 2. as the guide says.
+            unsafe { self.search(distance, |slot: &Slot<T>| slot.start() > address, |_| ()) }.1
+        }
+    }
+
     /// As [`Slot::find`], in a packed leaf.
     ///
     /// # Safety

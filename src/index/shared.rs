@@ -6,7 +6,7 @@
 //! back. That is the whole reason for this file. There are no weak counts and no unique access:
 //! the body is only ever seen through `&`, and dropped once, when the count reaches zero.
 
-use super::try_box::try_box;
+use super::try_box::{try_box, try_box_with};
 use crate::sync::{AtomicUsize, Liveness, RefCnt, dispose, edge};
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
@@ -43,6 +43,15 @@ impl<X> Shared<X> {
             Ok(block) => Ok(Self { block: NonNull::from(Box::leak(block)), owns: PhantomData }),
             Err(block) => Err(block.body),
         }
+    }
+
+    /// A block with one count, and the body that `make` gives, made where it is to stay. `None`: there
+    /// is no memory, and `make` was not called.
+    pub(crate) fn try_new_with(make: impl FnOnce() -> X) -> Option<Self> {
+        let block =
+            || Block { count: AtomicUsize::new(1), life: Liveness::new(), body: make() };
+        let block = try_box_with(block)?;
+        Some(Self { block: NonNull::from(Box::leak(block)), owns: PhantomData })
     }
 
     /// The block's address, for keeping it without a count or comparing identity.

@@ -217,9 +217,4 @@ impl<'a, T> Slots<'a, T> {
             }
         }
     }
-
-    /// Which slot is the last that starts at or before `address`; the first one, if none does.
-    pub(crate) fn last_at_or_before(&self, address: usize) -> usize {
-        self.rank(address, true).saturating_sub(1)
-    }
 }

@@ -116,6 +116,14 @@ impl<T> Tree<T> {
         unsafe { slot.slots() }
     }
 
+    /// Which slot of the node at `slot` (which is something) is the last that starts at or before
+    /// `address`; the first one, if none does.
+    pub(super) fn last_at_or_before(&self, slot: &Slot<T>, address: usize) -> usize {
+        let address = address.max(slot.start());
+        // SAFETY: (`Slot::rank`) 1. as in `below`.
+        unsafe { slot.rank(address) }
+    }
+
     /// The part of a leaf whose ranges start at or behind `address`: the first such leaf.
     ///
     /// O(log n).

@@ -11,7 +11,6 @@ use super::leftovers::Leftovers;
 use super::node::Node;
 use super::shared::{Block, Shared};
 use super::tree::Tree;
-use super::try_box::try_box;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Statistic, coarse_nanos, edge};
 use core::ptr;
 
@@ -64,16 +63,18 @@ impl<T> Version<T> {
     pub(crate) fn succeed(
         &self,
         tree: Tree<T>,
-        leftovers: Leftovers<T>,
+        leftovers: Box<Leftovers<T>>,
         born: u64,
     ) -> Option<Shared<Self>> {
         let own = Shared::<Self>::BYTES + size_of::<Leftovers<T>>() + leftovers.bytes();
-        let leftovers = Box::into_raw(try_box(leftovers).ok()?);
         let bytes_before = self.bytes_before + own as u64;
-        // Without memory the version comes back, and its drop frees the list.
-        Shared::try_new(Self::new(tree, leftovers, self.sequence + 1, bytes_before, born)).ok()
+        let sequence = self.sequence + 1;
+        Shared::try_new_with(move || {
+            Self::new(tree, Box::into_raw(leftovers), sequence, bytes_before, born)
+        })
     }
 
+    #[inline(always)]
     fn new(
         tree: Tree<T>,
         leftovers: *mut Leftovers<T>,
