@@ -63,7 +63,8 @@ edges! {
 
 // A fence right behind an atomic read-modify-write, which some machines make one of itself.
 fences_behind_exchange! {
-    reader_announces = SeqCst; // meets [writer_unlinks] and [scanner_looks]
+    reader_announces = SeqCst; // meets [writer_displaces], [writer_unlinks] and [scanner_looks]
+    writer_displaces = SeqCst; // meets [reader_announces] and [scanner_looks]
 }
 
 fences! {

@@ -14,9 +14,9 @@ use super::cut::{best_cut, is_torn};
 use super::entry::{Entry, Item};
 use super::leftovers::Leftovers;
 use super::node::{Node, fewest_slots, most_slots};
-use super::slot::{Slot, Slots};
 use super::overlap::{check_apart, refuse_overlap};
 use super::shared::{Block, Shared};
+use super::slot::{Slot, Slots};
 use super::spares::Spares;
 use super::tree::Tree;
 use crate::sync::{NODE_SLOTS, SmallVec};
@@ -125,11 +125,7 @@ fn append<T>(list: &mut List<T>, slots: Slots<'_, T>) -> Result<(), Refusal> {
 impl<'t, T> Edit<'t, T> {
     /// A write to the map that shows `old`.
     #[inline(always)] // made where it is to stay
-    pub(crate) fn new(
-        old: &'t Tree<T>,
-        spares: &'t Spares,
-        leftovers: Box<Leftovers<T>>,
-    ) -> Self {
+    pub(crate) fn new(old: &'t Tree<T>, spares: &'t Spares, leftovers: Box<Leftovers<T>>) -> Self {
         let tree = Tree { bytes: old.bytes, ..Tree::empty() };
         let made = Made { nodes: SmallVec::new(), entries: SmallVec::new() };
         Self { old, spares, tidy: false, tree, leftovers, made }

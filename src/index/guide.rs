@@ -13,6 +13,7 @@
 //! "bucket directory"); what it costs on which layout is in `docs/BENCHMARKS.md`.
 
 use core::hint::select_unpredictable;
+use core::mem::MaybeUninit;
 
 /// How to search one node: kept where the node is pointed at, so that the search touches nothing of
 /// the node but one byte of its table and the slots it compares.
@@ -200,18 +201,18 @@ impl Guide {
         2 + steps.saturating_sub(AT_ONCE) + FEW
     }
 
-    /// Fills the table.
-    pub(crate) fn fill(self, distance: impl Fn(usize) -> usize, table: &mut [u8]) {
+    /// Fills the table, all of it.
+    pub(crate) fn fill(self, distance: impl Fn(usize) -> usize, table: &mut [MaybeUninit<u8>]) {
         let mut filled = 0;
         for index in 1..self.len() {
             // All buckets that start before this slot does begin at the one before, at most.
             let behind = self.first_bucket_from(distance(index)).min(table.len());
             if filled < behind {
-                table[filled..behind].fill((index - 1) as u8);
+                table[filled..behind].fill(MaybeUninit::new((index - 1) as u8));
                 filled = behind;
             }
         }
-        table[filled..].fill((self.len() - 1) as u8);
+        table[filled..].fill(MaybeUninit::new((self.len() - 1) as u8));
     }
 
     /// The guide of a node that differs from one with this guide and `table` by one slot, and now
@@ -245,18 +246,22 @@ impl Guide {
     }
 
     /// Fills the table of a node with this guide, which [`Guide::spliced`] gave, from that other
-    /// node's.
-    pub(crate) fn refill(self, old: &[u8], splice: &Splice, table: &mut [u8]) {
-        table.copy_from_slice(old);
+    /// node's: all of it, for it has the same size.
+    pub(crate) fn refill(self, old: &[u8], splice: &Splice, table: &mut [MaybeUninit<u8>]) {
         // From the first bucket on that starts at or behind the slot, all slots are one further on.
         let (start, further) = match *splice {
             Splice { old: None, new: Some(new), .. } => (new, 1),
             Splice { old: Some(gone), new: None, .. } => (gone, u8::MAX), // wrapping: one less
-            _ => return,
+            _ => (0, 0),
         };
-        let from = self.first_bucket_from(start).min(table.len());
-        for index in &mut table[from..] {
-            *index = index.wrapping_add(further);
+        let from = self.first_bucket_from(start).min(old.len());
+        let (same, other) = old.split_at(from);
+        let (same_place, other_place) = table.split_at_mut(from);
+        for (place, index) in same_place.iter_mut().zip(same) {
+            place.write(*index);
+        }
+        for (place, index) in other_place.iter_mut().zip(other) {
+            place.write(index.wrapping_add(further));
         }
     }
 

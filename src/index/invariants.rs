@@ -36,7 +36,10 @@ fn check(tree: &Tree<usize>) -> Vec<CodeRange> {
     for range in &ranges {
         for pc in [range.start(), range.end() - 1] {
             let probes = Cell::new(0);
-            assert!(tree.find_probed(Pc::new(pc), |_| probes.set(probes.get() + 1)), "{pc:#x} of {range}");
+            assert!(
+                tree.find_probed(Pc::new(pc), |_| probes.set(probes.get() + 1)),
+                "{pc:#x} of {range}"
+            );
             assert!(probes.get() <= Tree::<usize>::most_probes(ranges.len()), "{probes:?} probes");
             let found = tree.find(Pc::new(pc)).expect("found just now");
             assert_eq!((found.range, found.entry.value), (*range, range.start()));
@@ -66,7 +69,11 @@ fn walk(
     assert!(slots.len() <= most_slots(height), "{} slots", slots.len());
     let fewest = if is_root { 1 + usize::from(height > 0) } else { fewest_slots(height) };
     assert!(slots.len() >= fewest, "{} slots at height {height}", slots.len());
-    assert_eq!(Some(slot.start()), slots.first().map(|s| s.start()), "a node starts where its first range does");
+    assert_eq!(
+        Some(slot.start()),
+        slots.first().map(|s| s.start()),
+        "a node starts where its first range does"
+    );
     for below in slots.iter() {
         if height == 0 {
             visit(&below, None);

@@ -4,8 +4,8 @@
 
 use super::entry::Entry;
 use super::node::Node;
-use super::slot::Slot;
 use super::shared::{Block, Shared};
+use super::slot::Slot;
 use crate::sync::SmallVec;
 
 /// Nodes and entries, by plain pointers: each stands for the chain's count of what it points at.

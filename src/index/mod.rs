@@ -34,6 +34,7 @@ pub(crate) mod node;
 mod overlap;
 pub(crate) mod read_section;
 pub(crate) mod reclamation;
+mod search;
 pub(crate) mod shared;
 pub(crate) mod slot;
 pub(crate) mod spares;
@@ -207,10 +208,11 @@ impl<T> Index<T> {
         loop {
             let reading = self.enter();
             let Some(version) = reading.version() else { return Ok(0) };
-            let Some(newest) = self.newest(version, &reading.section) else { continue };
-            let sequence = newest.sequence;
-            self.publish_up_to(reading, sequence);
-            return Ok(sequence);
+            if let Some(newest) = self.newest(version, &reading.section) {
+                let sequence = newest.sequence;
+                self.publish_up_to(reading, sequence);
+                return Ok(sequence);
+            }
         }
     }
 
@@ -338,26 +340,23 @@ impl<T> Index<T> {
     fn write(&self, add: &[Item<T>], remove: &[Item<T>]) -> Result<u64, Refusal> {
         let writing = self.start_writing()?;
         self.sections.follow_fork().map_err(|_| Refusal::OutOfMemory)?;
-        let spares = &writing.reclamation.spares;
         let sequence = loop {
             // Ordering [tidied]: Acquire; as in `is_tidy`: that version is found below.
             let tidied = writing.tidied.load(edge::tidied());
             let reading = self.enter();
-            let Some(version) = reading.version() else {
-                return Err(Refusal::OutOfMemory); // not reached: the root is published
-            };
+            // (Not null: the root is published.)
+            let version = reading.version().ok_or(Refusal::OutOfMemory)?;
             let Some(newest) = self.newest(version, &reading.section) else { continue };
             // Ordering [buried]: Acquire; pairs with Release in `bury`.
             //   seen: the tombstones of so many removals, which the successor will lack.
             let buried = self.buried.load(edge::buried());
             let tidy = buried > tidied;
-            let change = Change { add, remove, tidy };
             let leftovers = try_box_with(Leftovers::none).ok_or(Refusal::OutOfMemory)?;
-            let mut edit = Edit::new(&newest.tree, spares, leftovers);
-            if let Err(refusal) = edit.make_tree(&change) {
+            let mut edit = Edit::new(&newest.tree, &writing.reclamation.spares, leftovers);
+            if let Err(refusal) = edit.make_tree(&Change { add, remove, tidy }) {
                 // What stands in the way must be found by lookups when the caller is told.
-                let sequence = newest.sequence;
-                self.publish_up_to(reading, sequence);
+                let shown = newest.sequence;
+                self.publish_up_to(reading, shown);
                 publication_barrier();
                 return Err(refusal);
             }
@@ -424,7 +423,7 @@ impl<T> Index<T> {
             let (shown, next) = (reading.raw, version.next());
             let moved = self.published.compare_exchange(shown, next, edge::publish(), edge::lost());
             if moved.is_ok() {
-                version.note_displaced(self.sections.epoch_after_displacement());
+                version.note_displaced(self.sections.epoch_behind_exchange());
                 if let Some(writing) = self.writing() {
                     writing.reclamation.note_displaced(version);
                 }

@@ -26,8 +26,8 @@ use super::slot::{Packed, Slot, Slots};
 use super::spares::{Spares, rounded};
 use crate::sync::{
     AtomicBool, AtomicUsize, LEAF_SLOTS, Liveness, NODE_SLOTS, SmallVec, dispose_memory, edge,
-    prefetch,
 };
+use core::mem::MaybeUninit;
 use core::ptr;
 use core::slice;
 use std::alloc::Layout;
@@ -45,152 +45,6 @@ pub(crate) const fn fewest_slots(height: u8) -> usize {
     most_slots(height) / 4
 }
 
-impl<T> Slot<T> {
-    /// The slots of the node that this slot points at.
-    ///
-    /// # Safety
-    ///
-    /// 1. This is a slot of a node, not of an entry, and that node is alive throughout `'a`.
-    #[inline(always)]
-    pub(crate) unsafe fn slots<'a>(&self) -> Slots<'a, T> {
-        if self.guide().is_packed() {
-            // SAFETY: (`run`) 1. by 1.; 2. as the guide says.
-            Slots::Packed { base: self.start(), slots: unsafe { self.run() } }
-        } else {
-            // SAFETY: (`run`) 1. by 1.; 2. as the guide says.
-            Slots::Whole(unsafe { self.run() })
-        }
-    }
-
-    /// The same, where their form is known.
-    ///
-    /// # Safety
-    ///
-    /// 1. As for [`Slot::slots`].
-    /// 2. The node's slots are `S`: [`Packed`] if its guide says so, otherwise [`Slot`].
-    #[inline(always)]
-    unsafe fn run<'a, S>(&self) -> &'a [S] {
-        // SAFETY: (`Node::table_at`) 1. by 1.
-        let table = unsafe { Node::table_at(self.node()) };
-        // SAFETY: by 1. the node was made with that table and the slots behind it.
-        let slots = unsafe { table.add(self.guide().buckets()) };
-        // SAFETY: by 1. the node is alive and was made with as many slots as its guide says, by 2. of
-        // this form; nodes do not change.
-        unsafe { slice::from_raw_parts(slots.cast(), self.guide().len()) }
-    }
-
-    /// The table of the node that this slot points at.
-    ///
-    /// # Safety
-    ///
-    /// 1. As for [`Slot::slots`].
-    #[inline(always)]
-    unsafe fn table<'a>(&self) -> &'a [u8] {
-        // SAFETY: (`Node::table_at`) 1. by 1.
-        let table = unsafe { Node::table_at(self.node()) };
-        // SAFETY: by 1. the node was made with so many bytes there, which do not change.
-        unsafe { slice::from_raw_parts(table, self.guide().buckets()) }
-    }
-
-    /// The slots of the node below, and which of them `distance` falls to, in bytes from its start:
-    /// see [`Guide::find`]. `is_behind` compares a slot.
-    ///
-    /// Signal-safe: as that is; follows a pointer.
-    ///
-    /// # Safety
-    ///
-    /// 1. and 2. as for [`Slot::run`].
-    #[inline(always)]
-    unsafe fn search<'a, S>(
-        &self,
-        distance: usize,
-        is_behind: impl Fn(&S) -> bool,
-        probe: impl Fn(*const u8),
-    ) -> (&'a [S], usize) {
-        let guide = self.guide();
-        // SAFETY: (`Slot::run`) 1. and 2. by 1. and 2.
-        let slots: &'a [S] = unsafe { self.run() };
-        // SAFETY: (`Slot::table`) 1. by 1.
-        let table: &'a [u8] = unsafe { self.table() };
-        // SAFETY: by 1. it is alive.
-        unsafe { &*self.node() }.life.read();
-        let bucket = guide.bucket(distance);
-        // The slot is fetched from memory along with the table's byte that tells which it is, if it is
-        // near where it would be among even ones.
-        prefetch(slots.as_ptr().wrapping_add(guide.guess(bucket)));
-        if !table.is_empty() {
-            probe(table.as_ptr().wrapping_add(bucket));
-        }
-        let found = guide.find(slots, table, bucket, |slot| {
-            probe(ptr::from_ref(slot).cast());
-            is_behind(slot)
-        });
-        probe(slots.as_ptr().wrapping_add(found).cast());
-        (slots, found)
-    }
-
-    /// The slot in the node below that `address` falls to: the last one that starts at or before it
-    /// (some slot, if the first one starts behind it).
-    ///
-    /// Wait-free and signal-safe: see [`Guide::find`]; `probe` is told each address that is read.
-    ///
-    /// # Safety
-    ///
-    /// 1. As for [`Slot::slots`]; and the node is not packed.
-    #[inline(always)]
-    pub(crate) unsafe fn find<'a>(
-        &self,
-        address: usize,
-        probe: impl Fn(*const u8),
-    ) -> Option<&'a Slot<T>> {
-        let distance = address.wrapping_sub(self.start());
-        // SAFETY: (`Slot::search`) 1. and 2. by 1.
-        let (slots, found) =
-            unsafe { self.search(distance, |slot: &Slot<T>| slot.start() > address, probe) };
-        slots.get(found)
-    }
-
-    /// Which slot of the node below is the last that starts at or before `address`, where that is not
-    /// before the node's own start.
-    ///
-    /// # Safety
-    ///
-    /// 1. As for [`Slot::slots`].
-    pub(crate) unsafe fn rank(&self, address: usize) -> usize {
-        let distance = address.wrapping_sub(self.start());
-        if self.guide().is_packed() {
-            let offset = u32::try_from(distance).unwrap_or(u32::MAX);
-            // SAFETY: (`Slot::search`) 1. by 1.; 2. as the guide says.
-            unsafe { self.search(distance, |slot: &Packed<T>| slot.offset() > offset, |_| ()) }.1
-        } else {
-            // SAFETY: (`Slot::search`) 1. by 1.; 2. as the guide says.
-            unsafe { self.search(distance, |slot: &Slot<T>| slot.start() > address, |_| ()) }.1
-        }
-    }
-
-    /// As [`Slot::find`], in a packed leaf.
-    ///
-    /// # Safety
-    ///
-    /// 1. As for [`Slot::slots`]; and the node is packed.
-    #[inline(always)]
-    pub(crate) unsafe fn find_packed(
-        &self,
-        address: usize,
-        probe: impl Fn(*const u8),
-    ) -> Option<Slot<T>> {
-        let distance = address.wrapping_sub(self.start());
-        // What is out of a packed leaf's reach is behind all its slots.
-        let offset = u32::try_from(distance).unwrap_or(u32::MAX);
-        // SAFETY: (`Slot::search`) 1. and 2. by 1.
-        let (slots, found) =
-            unsafe { self.search(distance, |slot: &Packed<T>| slot.offset() > offset, probe) };
-        let slot = slots.get(found)?;
-        let inside = distance.wrapping_sub(slot.offset() as usize);
-        (inside < slot.len() as usize).then(|| slot.unpacked(self.start()))
-    }
-}
-
 /// What the slots of a node take, in bytes.
 #[inline(always)]
 const fn slots_bytes<T>(guide: Guide) -> usize {
@@ -206,7 +60,7 @@ pub(crate) struct Node<T> {
     /// Whether what the slots point at is counted for this node.
     owns: AtomicBool,
     height: u8,
-    life: Liveness,
+    pub(super) life: Liveness,
     /// As [`Guide::short`] has it.
     guide: u32,
     slots: [Slot<T>; 0],
@@ -221,16 +75,17 @@ impl<T> Node<T> {
         let [first, ..] = slots else { return None };
         let base = first.start();
         let distance = |index: usize| slots.get(index).map_or(0, |slot| slot.start() - base);
-        let is_packed = height == 0 && slots.last().is_some_and(|l| Packed::<T>::fits(base, l.end()));
+        let is_packed =
+            height == 0 && slots.last().is_some_and(|l| Packed::<T>::fits(base, l.end()));
         let guide = Guide::of(slots.len(), height, is_packed, distance);
-        let fill = |table: &mut [u8]| guide.fill(distance, table);
+        let fill = |table: &mut [_]| guide.fill(distance, table);
         if is_packed {
             let packed: SmallVec<[Packed<T>; LEAF_SLOTS]> =
                 slots.iter().map(|slot| Packed::new(slot, base)).collect();
-            // SAFETY: (`Node::build`) 1. packed, and as many as the guide says.
+            // SAFETY: (`Node::build`) 1. packed, and as many as the guide says; 2. `Guide::fill` does.
             unsafe { Self::build(base, guide, height, spares, [&packed, &[], &[]], fill) }
         } else {
-            // SAFETY: (`Node::build`) 1. not packed, and as many as the guide says.
+            // SAFETY: (`Node::build`) 1. not packed, and as many as the guide says; 2. `Guide::fill` does.
             unsafe { Self::build(base, guide, height, spares, [slots, &[], &[]], fill) }
         }
     }
@@ -261,10 +116,15 @@ impl<T> Node<T> {
             old: gone.map(|gone| gone.start() - base),
             new: new.map(|new| new.start().wrapping_sub(base)),
         };
-        let last = if at + old < slots.len() { slots.last() } else { new.or(slots.get(at.wrapping_sub(1))) };
+        let last = if at + old < slots.len() {
+            slots.last()
+        } else {
+            new.or(slots.get(at.wrapping_sub(1)))
+        };
         let last = last?;
         let span = last.start().wrapping_sub(base);
-        let keeps_form = height != 0 || slot.guide().is_packed() == Packed::<T>::fits(base, last.end());
+        let keeps_form =
+            height != 0 || slot.guide().is_packed() == Packed::<T>::fits(base, last.end());
         let guide = slot.guide().spliced(table, &splice, len, height, span).filter(|_| keeps_form);
         let Some(guide) = guide else {
             // It starts elsewhere, or is to be searched in another way: it is made anew.
@@ -274,17 +134,19 @@ impl<T> Node<T> {
             all.extend(before.iter().chain(new).chain(behind.iter()));
             return Self::make(&all, height, spares);
         };
-        let fill = |place: &mut [u8]| guide.refill(table, &splice, place);
+        let fill = |place: &mut [_]| guide.refill(table, &splice, place);
         match slots {
             Slots::Whole(slots) => {
                 let parts = [slots.get(..at)?, new.as_slice(), slots.get(at + old..)?];
-                // SAFETY: (`Node::build`) 1. not packed, and as many as the guide says.
+                // SAFETY: (`Node::build`) 1. not packed, and as many as the guide says; 2. `Guide::refill`
+                // does.
                 unsafe { Self::build(base, guide, height, spares, parts, fill) }
             }
             Slots::Packed { slots, .. } => {
                 let new = new.map(|new| Packed::new(&new, base));
                 let parts = [slots.get(..at)?, new.as_slice(), slots.get(at + old..)?];
-                // SAFETY: (`Node::build`) 1. packed, and as many as the guide says.
+                // SAFETY: (`Node::build`) 1. packed, and as many as the guide says; 2. `Guide::refill`
+                // does.
                 unsafe { Self::build(base, guide, height, spares, parts, fill) }
             }
         }
@@ -296,13 +158,14 @@ impl<T> Node<T> {
     ///
     /// 1. The runs have as many slots as the guide says: [`Packed`] if it says so, otherwise
     ///    [`Slot`].
+    /// 2. `fill` writes all of the table.
     unsafe fn build<S: Copy>(
         base: usize,
         guide: Guide,
         height: u8,
         spares: &Spares,
         runs: [&[S]; 3],
-        fill: impl FnOnce(&mut [u8]),
+        fill: impl FnOnce(&mut [MaybeUninit<u8>]),
     ) -> Option<Slot<T>> {
         debug_assert_eq!(runs.iter().map(|run| run.len()).sum::<usize>(), guide.len());
         debug_assert_eq!(guide.len() * size_of::<S>(), slots_bytes::<T>(guide));
@@ -310,10 +173,8 @@ impl<T> Node<T> {
         let node = spares.allocate(layout)?.cast::<Self>().as_ptr();
         // SAFETY: (`Node::table_at`) 1. the block has that layout.
         let table = unsafe { Self::table_at(node) }.cast_mut();
-        // SAFETY: within the block; zeroes are bytes.
-        unsafe { ptr::write_bytes(table, 0, guide.buckets()) };
-        // SAFETY: as above, initialised, and nobody else has it.
-        fill(unsafe { slice::from_raw_parts_mut(table, guide.buckets()) });
+        // SAFETY: within the block, and nobody else has it; it need not be initialised.
+        fill(unsafe { slice::from_raw_parts_mut(table.cast(), guide.buckets()) });
         // SAFETY: within the block: the layout has the slots behind the table. A table's size is a power
         // of two and larger than a word's, or nothing, so they are aligned.
         let mut place = unsafe { table.add(guide.buckets()) }.cast::<S>();
@@ -352,7 +213,7 @@ impl<T> Node<T> {
     ///
     /// 1. `node` is a block that was allocated with [`Node::layout`].
     #[inline(always)]
-    unsafe fn table_at(node: *const Self) -> *const u8 {
+    pub(super) unsafe fn table_at(node: *const Self) -> *const u8 {
         // SAFETY: by 1. within the block.
         unsafe { node.add(1) }.cast()
     }

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! enter:    side = epoch & 1                  displaced: published moves on
-//!           readers[side] += 1                           fence  [writer_unlinks]
+//!           readers[side] += 1                           fence  [writer_displaces]
 //!           fence  [reader_announces]                    tag = epoch
 //!           version = published
 //! leave:    readers[side] -= 1                advance:   e = epoch
@@ -102,7 +102,8 @@ impl Domain {
         let readers = &self.shards[shard_hint() % SHARDS].readers[side % 2];
         // Ordering [announce]: Relaxed; ordered by the fence that follows.
         readers.fetch_add(1, edge::announce());
-        // Ordering [reader_announces]: SeqCst; meets [writer_unlinks] and [scanner_looks].
+        // Ordering [reader_announces]: SeqCst; meets [writer_displaces], [writer_unlinks] and
+        // [scanner_looks].
         //   this fence first: whoever looks at the counts behind its own fence sees this reader;
         //   this one second:  what was displaced before theirs is not read any more behind this.
         edge::reader_announces();
@@ -259,6 +260,14 @@ impl ReadSections {
         // The domain is read behind the fence too: a reader that is counted in a newer one, and
         // saw what was displaced, would have made that newer one visible here.
         edge::writer_unlinks();
+        self.domain().epoch.load(edge::choose_side())
+    }
+
+    /// The same, for the caller whose exchange displaced it, right behind that.
+    pub(crate) fn epoch_behind_exchange(&self) -> u64 {
+        // Ordering [writer_displaces]: SeqCst; as [writer_unlinks], and some machines make it of the
+        // exchange.
+        edge::writer_displaces();
         self.domain().epoch.load(edge::choose_side())
     }
 

@@ -48,8 +48,7 @@ impl<X> Shared<X> {
     /// A block with one count, and the body that `make` gives, made where it is to stay. `None`: there
     /// is no memory, and `make` was not called.
     pub(crate) fn try_new_with(make: impl FnOnce() -> X) -> Option<Self> {
-        let block =
-            || Block { count: AtomicUsize::new(1), life: Liveness::new(), body: make() };
+        let block = || Block { count: AtomicUsize::new(1), life: Liveness::new(), body: make() };
         let block = try_box_with(block)?;
         Some(Self { block: NonNull::from(Box::leak(block)), owns: PhantomData })
     }

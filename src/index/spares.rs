@@ -15,6 +15,9 @@ use core::ptr::{self, NonNull};
 const SMALL: usize = 1024;
 /// Larger ones are rounded up to a multiple of this, so that many fit many.
 const GRAIN: usize = 256;
+/// What nodes are aligned to: their slots have words and 64-bit numbers.
+const ALIGNMENT: usize =
+    if align_of::<u64>() > align_of::<usize>() { align_of::<u64>() } else { align_of::<usize>() };
 /// So many sizes above the small ones.
 const SIZES: usize = 24;
 
@@ -62,6 +65,7 @@ impl Spares {
             }
         }
         debug_assert!(layout.size() != 0 && layout == rounded(layout));
+        debug_assert_eq!(layout.align(), ALIGNMENT);
         // SAFETY: the size is not zero.
         NonNull::new(unsafe { std::alloc::alloc(layout) })
     }
@@ -95,10 +99,10 @@ impl Spares {
             for place in places {
                 // Ordering [take_spare]: Acquire; as in `allocate`.
                 let block = place.swap(ptr::null_mut(), edge::take_spare());
-                let layout = Layout::from_size_align(size, align_of::<usize>());
+                let layout = Layout::from_size_align(size, ALIGNMENT);
                 if let (false, Ok(layout)) = (block.is_null(), layout) {
                     // SAFETY: (`dispose_memory`) 1. kept by `free` among those of this size, and all
-                    // blocks are aligned for words.
+                    // blocks are aligned alike.
                     unsafe { dispose_memory(block, layout) };
                 }
             }

@@ -18,9 +18,9 @@ use super::address_range::{CodeRange, Pc};
 use super::entry::Entry;
 #[cfg(test)]
 use super::guide::Guide;
+use super::node::fewest_slots;
 #[cfg(test)]
 use super::node::most_slots;
-use super::node::fewest_slots;
 use super::shared::Shared;
 use super::slot::{Slot, Slots};
 
