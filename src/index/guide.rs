@@ -24,8 +24,8 @@ use core::mem::MaybeUninit;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Guide(u64);
 
-/// Up to so many slots are searched without a table.
-const WITHOUT_TABLE: usize = 4;
+/// Up to so many slots are compared at once, without a table.
+const WITHOUT_TABLE: usize = FEW;
 /// Up to so many have four buckets each or more, others two: the next power of two is taken.
 const SMALL: usize = 32;
 /// So many halvings are replaced by one round of comparisons.
