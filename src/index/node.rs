@@ -199,7 +199,7 @@ impl<T> Node<T> {
 
     fn layout(guide: Guide) -> Option<Layout> {
         let own = size_of::<Self>() + slots_bytes::<T>(guide) + guide.buckets();
-        Layout::from_size_align(own, align_of::<Self>()).ok().map(|layout| rounded(layout))
+        Layout::from_size_align(own, align_of::<Self>()).ok().map(rounded)
     }
 
     /// What a node with this guide takes, in bytes.
