@@ -49,7 +49,7 @@ impl Fineness {
     /// Leaves are almost all of the index, and their tables most of what a lookup has to fetch; there
     /// are few nodes above, and every lookup passes through one or more.
     const fn at(height: u8) -> Self {
-        if height == 0 { Self { steps: AT_ONCE, bytes: 8 } } else { Self { steps: 1, bytes: 32 } }
+        if height == 0 { Self { steps: AT_ONCE, bytes: 12 } } else { Self { steps: 1, bytes: 32 } }
     }
 }
 
