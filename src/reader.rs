@@ -110,7 +110,7 @@ impl<'m, T> Reader<'m, T> {
     ///
     /// **Cost**: as [`CodeMap::lookup`](crate::CodeMap::lookup), without the atomic additions. **Progress**: wait-free.
     /// **Errors, panics**: none. **Signal-safe**: yes; it reads immutable nodes and one flag.
-    #[inline]
+    #[inline(always)] // a call would hand its answer over in memory
     pub fn lookup(&self, pc: impl Into<Pc>) -> Option<Hit<'_, T>> {
         let pc = pc.into();
         let found = self.reading.version()?.tree.find(pc)?;
