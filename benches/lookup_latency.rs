@@ -111,7 +111,10 @@ struct Bench {
 }
 
 impl Bench {
-    fn compare(&mut self, layout: &Layout, contenders: Vec<Box<dyn Contender>>) {
+    fn compare(&mut self, layout: &Layout, mut contenders: Vec<Box<dyn Contender>>) {
+        let wanted = &self.options.contenders;
+        let is_wanted = |name| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+        contenders.retain(|contender| is_wanted(contender.name()));
         let probes = layout.probes();
         let (dependent, independent) = (<dyn Contender>::dependent, <dyn Contender>::independent);
         self.warm("warm_dependent", layout, &contenders, &probes, dependent);

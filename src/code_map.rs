@@ -246,8 +246,8 @@ impl<T: Send + Sync> CodeMap<T> {
     /// ```
     ///
     /// **Cost**: two atomic additions, and in each of 1 + ⌊log₆₄ n⌋ levels at most a byte of a
-    /// table and nine slots: one to three where code is spread evenly. (On machines other than x86-64
-    /// a fence, too.)
+    /// table and thirteen slots: one or two where code is spread evenly, eight where it is not. (On
+    /// machines other than x86-64 a fence, too.)
     /// **Progress**: wait-free, whatever other threads do, wherever they stop. **Errors, panics**:
     /// none but the closure's. **Signal-safe**: yes, on any thread and any stack, also when the
     /// signal interrupted a call on the same map, whatever call that is: no lock, allocation, free,

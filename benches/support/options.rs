@@ -13,6 +13,7 @@ Filters, each of which may be repeated:
   --case NAME      such as warm_dependent, cold, pair, p99
   --layout NAME    even, clustered, functions, process
   --n NUMBER       ranges in the map
+  --contender NAME one alone, as under a profiler: pcmap, partition_point (lookup_latency only)
 
   --save FOLDER    also writes all lines to FOLDER/<bench>.txt, for the example `bench_charts`
   --help           this text";
@@ -44,6 +45,8 @@ pub(crate) struct Options {
     cases: Vec<String>,
     layouts: Vec<String>,
     sizes: Vec<usize>,
+    /// Those that are measured; all, if none is named.
+    pub(crate) contenders: Vec<String>,
 }
 
 impl Options {
@@ -65,7 +68,7 @@ impl Options {
     /// `None`: help was asked for.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let (mut cases, mut layouts, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut mode, mut save) = (Mode::Full, None);
+        let (mut mode, mut save, mut contenders) = (Mode::Full, None, Vec::new());
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
             match argument.as_str() {
@@ -79,12 +82,13 @@ impl Options {
                     let number = value()?.replace([',', '_'], "");
                     sizes.push(number.parse().map_err(|_| format!("not a number: {number:?}"))?);
                 }
+                "--contender" => contenders.push(value()?),
                 "--save" => save = Some(PathBuf::from(value()?)),
                 "--help" | "-h" => return Ok(None),
                 _ => return Err(format!("unknown argument {argument:?}")),
             }
         }
-        Ok(Some(Self { mode, save, cases, layouts, sizes }))
+        Ok(Some(Self { mode, save, cases, layouts, sizes, contenders }))
     }
 
     /// Whether no filter excludes the case.

@@ -36,9 +36,10 @@ impl Report {
     pub(crate) fn new(bench: &'static str, options: &Options) -> Self {
         let mut report = Self { bench, folder: options.save.clone(), lines: String::new() };
         report.note(&format!(
-            "# bench={bench} mode={:?} os={} arch={} processors={} processor={:?} \
+            "# bench={bench} mode={:?} contenders={:?} os={} arch={} processors={} processor={:?} \
              load={}",
             options.mode,
+            options.contenders,
             std::env::consts::OS,
             std::env::consts::ARCH,
             std::thread::available_parallelism().map_or(1, usize::from),

@@ -9,10 +9,10 @@
 //!
 //! With 32 to 128 ranges to a leaf and 64 to 256 nodes to a node (the root may have less), an index
 //! of n ranges has one level for n < 64, at most two for n < 4,096, three for n < 262,144, four for
-//! n < 16,777,216: *levels(n)* = 1 + max(0, ⌊log₆₄ n⌋). Each level costs one byte of a table and a
-//! fixed number of comparisons: none or one where ranges are even, and never more than a binary
-//! search of the node, 7 in a leaf and 8 above. The tests hold it to that
-//! (`most_levels`, `most_probes`).
+//! n < 16,777,216: *levels(n)* = 1 + max(0, ⌊log₆₄ n⌋). Each level costs one byte of a table and
+//! rounds of comparisons whose number is fixed for the node: none or one where ranges are even, one
+//! round of seven where they are not, and never more than five halvings before that. The tests hold it
+//! to that (`most_levels`, `most_probes`).
 
 use super::address_range::{CodeRange, Pc};
 use super::entry::Entry;
@@ -58,7 +58,7 @@ impl<T> Tree<T> {
 
     /// The leaf's slot for the range that contains `pc`.
     ///
-    /// Wait-free: one step per level, each of a fixed number of comparisons.
+    /// Wait-free: one step per level, each of a fixed number of rounds of comparisons.
     ///
     /// Signal-safe: reads immutable nodes only; no panic, no call.
     #[inline(always)]
