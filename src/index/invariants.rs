@@ -251,3 +251,74 @@ fn buried_ranges_are_left_out_wherever_they_are() {
         }
     });
 }
+
+/// A write that tidies joins a leaf with the next one before it is known that what is added reaches
+/// into that one: for a range too long for a packed leaf too.
+#[test]
+fn what_reaches_into_the_next_leaf_is_refused_by_a_write_that_joins_the_two() {
+    let (total, gone) = if REAL { (LEAF_SLOTS + 1, LEAF_SLOTS / 3) } else { (9, 3) };
+    let last_of_first = total / 2 - 1;
+    for len in [0x110, u32::MAX as usize, 1 << 32, (1 << 32) + 0x10, (1 << 33) + 0x10] {
+        explore(move || {
+            let start = |i| 0x10_0000 + i * 0x100;
+            let mut both = Both::new();
+            both.insert((0..total).map(start), 16);
+            let buried: Vec<_> =
+                (0..gone).filter_map(|i| both.expected.remove(&start(i))).collect();
+            both.index.bury(&buried);
+            drop(buried);
+            both.insert([start(last_of_first) + 16], len);
+            both.insert([1], 1);
+            both.check();
+            println!("{len:#x} bytes over {} ranges", total - last_of_first - 1);
+        });
+    }
+}
+
+/// Single writes, which change the tables of nodes in place of making them anew: at either end and
+/// inside, on even, crowded, far-apart and long ranges, and where leaves stop being packed.
+#[test]
+fn single_writes_keep_every_table_true() {
+    const REACH: usize = u32::MAX as usize;
+    let (writes, most) = if REAL { (700, 220) } else { (16, 14) };
+    for layout in ["even", "crowded", "clusters", "at the reach of a packed leaf", "at the end"] {
+        explore(move || {
+            let mut random = Random(0x5EED_0000_0000_0001 + layout.len() as u64);
+            let mut both = Both::new();
+            let mut shrinks = false;
+            let mut checks = 0;
+            for write in 0..writes {
+                let held = both.expected.len();
+                shrinks = if shrinks { held > most / 8 } else { held >= most };
+                if held != 0 && random.below(8) < if shrinks { 6 } else { 2 } {
+                    let at = [0, held - 1, random.below(held), random.below(held)][random.below(4)];
+                    let start = both.expected.keys().nth(at).copied();
+                    both.remove(start);
+                } else {
+                    let near = both.expected.keys().nth(random.below(held.max(1)));
+                    let near = near.copied().unwrap_or(1 << 40);
+                    let (start, len) = match layout {
+                        "even" => (0x10_0000 + 4096 * random.below(2 * most), 64),
+                        "crowded" => (near + random.below(40), 1 + random.below(2)),
+                        "clusters" => ((random.below(5) << 40) + (16 << random.below(30)), 16),
+                        "at the end" => (usize::MAX - (random.below(most) << random.below(40)), 1),
+                        _ => {
+                            let len = [1, 64, REACH - 1, REACH, REACH + 1, REACH + 65];
+                            let on = [64, 128, 192, REACH + random.below(3) - 1];
+                            (
+                                near + on[random.below(4)],
+                                len[[0, 1, random.below(6)][random.below(3)]],
+                            )
+                        }
+                    };
+                    both.insert([start], len);
+                }
+                if !REAL || write % 3 == 0 {
+                    both.check();
+                    checks += 1;
+                }
+            }
+            println!("{layout}: {writes} writes, {checks} checks, {} left", both.expected.len());
+        });
+    }
+}

@@ -75,8 +75,9 @@ impl<T> Node<T> {
         let [first, ..] = slots else { return None };
         let base = first.start();
         let distance = |index: usize| slots.get(index).map_or(0, |slot| slot.start() - base);
-        let is_packed =
-            height == 0 && slots.last().is_some_and(|l| Packed::<T>::fits(base, l.end()));
+        // (Not the last one only: where a write that tidies joined leaves, what was added may reach into
+        // the next one, which is found out and refused in the end.)
+        let is_packed = height == 0 && slots.iter().all(|slot| Packed::<T>::fits(base, slot.end()));
         let guide = Guide::of(slots.len(), height, is_packed, distance);
         let fill = |table: &mut [_]| guide.fill(distance, table);
         if is_packed {
