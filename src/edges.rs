@@ -69,6 +69,6 @@ fences_behind_exchange! {
 
 fences! {
     writer_unlinks = SeqCst; // meets [reader_announces] and [scanner_looks]
-    scanner_looks = SeqCst; // meets [reader_announces] and [writer_unlinks]
+    scanner_looks = SeqCst; // meets [reader_announces], [writer_displaces] and [writer_unlinks]
     count_last = Acquire; // pairs with [count_down]
 }

@@ -103,3 +103,42 @@ fn what_a_lookup_reads_is_bounded_on_every_layout() {
         None => println!("skipped: process: this system's loader is not known"),
     }
 }
+
+/// Mean reads of lookups in each range.
+fn mean_reads(index: &Index<()>, ranges: &[CodeRange]) -> f64 {
+    let reading = index.enter();
+    let tree = &reading.version().expect("published").tree;
+    let reads = ranges.iter().map(|range| cost(tree, range.start(), true).probes);
+    mean(reads.sum(), ranges.len())
+}
+
+/// Tables are carried over from write to write; what short-lived code did to them wears off.
+#[test]
+fn what_came_and_went_costs_later_lookups_little() {
+    const STRIDE: usize = 0x1000;
+    let range = |start, len| CodeRange::from_start_len(start, len).expect("a range");
+    let item = |range| Item::try_new(range, ()).expect("memory");
+    let ranges: Vec<_> = (1..4_000).map(|i| range(i * STRIDE, 0xc00)).collect();
+    let index = Index::new();
+    index.insert(&ranges.iter().copied().map(item).collect::<Vec<_>>()).expect("no overlap");
+    let before = mean_reads(&index, &ranges);
+    let stubs = |beside: &CodeRange| {
+        let end = beside.end();
+        (0..15).map(move |stub| range(end + stub * 16, 16))
+    };
+    let stubs: Vec<_> = ranges.iter().step_by(40).flat_map(stubs).map(item).collect();
+    for stub in &stubs {
+        index.insert(core::slice::from_ref(stub)).expect("free");
+    }
+    let during = mean_reads(&index, &ranges);
+    for stub in &stubs {
+        index.remove(core::slice::from_ref(stub));
+    }
+    let after = mean_reads(&index, &ranges);
+    println!(
+        "{} stubs: reads {before:.2} before, {during:.2} beside them, {after:.2} after",
+        stubs.len()
+    );
+    assert!(during > before + 1.0, "so many beside each other are hard to tell apart");
+    assert!(after <= before + 1.1);
+}

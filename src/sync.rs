@@ -37,14 +37,14 @@ pub(crate) mod edge {
     }
     /// On x86-64 a locked instruction already orders every access before it against every one
     /// behind it, as a fence does (Intel's manual, volume 3, "Loads and stores are not reordered
-    /// with locked instructions"; crossbeam-epoch rests on the same): what is left to keep in order is the compiler. Elsewhere it is a fence.
+    /// with locked instructions"; crossbeam-epoch rests on the same): what is left to keep in order is the compiler. Elsewhere (and in Miri's abstract machine) it is a fence.
     macro_rules! fences_behind_exchange {
         ($($name:ident = $ordering:ident;)*) => {
             $(#[inline(always)]
             pub(crate) fn $name() {
-                #[cfg(target_arch = "x86_64")]
+                #[cfg(all(target_arch = "x86_64", not(miri)))]
                 core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::$ordering);
-                #[cfg(not(target_arch = "x86_64"))]
+                #[cfg(any(not(target_arch = "x86_64"), miri))]
                 core::sync::atomic::fence(core::sync::atomic::Ordering::$ordering);
             })*
         };

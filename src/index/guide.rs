@@ -5,7 +5,7 @@
 //! is left is a search among the slots that start inside one bucket: none or one on even layouts,
 //! and never more than the node holds. Up to seven are compared at once, none waiting for another;
 //! what is more is halved first. How often is fixed per node, so that no branch depends on the
-//! address.
+//! address (but a rare one: past the last slot there is nothing to compare).
 //!
 //! Nodes are cut at gaps of the address space (`edit`), which keeps far-apart clusters of code out
 //! of one node where that is possible: equal buckets need an even span. Where starts are uneven all
@@ -14,6 +14,7 @@
 
 use core::hint::select_unpredictable;
 use core::mem::MaybeUninit;
+use core::ops::RangeInclusive;
 
 /// How to search one node: kept where the node is pointed at, so that the search touches nothing of
 /// the node but one byte of its table and the slots it compares.
@@ -26,13 +27,15 @@ pub(crate) struct Guide(u64);
 
 /// Up to so many slots are compared at once, without a table.
 const WITHOUT_TABLE: usize = FEW;
-/// Up to so many have four buckets each or more, others two: the next power of two is taken.
+/// Up to so many are given four buckets each or more, others two: the next power of two is taken.
 const SMALL: usize = 32;
 /// So many halvings are replaced by one round of comparisons.
 const AT_ONCE: usize = 3;
 const FEW: usize = (1 << AT_ONCE) - 1;
 /// The largest table, as a power of two.
 const LARGEST_TABLE: u32 = 11;
+/// The same in bytes.
+pub(crate) const MOST_BUCKETS: usize = 1 << LARGEST_TABLE;
 /// The table's entries are bytes.
 pub(crate) const LARGEST_NODE: usize = 256;
 
@@ -80,7 +83,9 @@ impl Guide {
         let buckets = if len <= SMALL { len * 4 } else { len * 2 };
         let mut size = buckets.next_power_of_two().ilog2().min(LARGEST_TABLE);
         if len <= WITHOUT_TABLE {
-            return Self::pack(0, len, is_packed).with_steps(steps_for(len - 1));
+            // Whatever the distance, it is in the first bucket.
+            let guide = Self::pack(0, len, is_packed).over(usize::MAX);
+            return guide.with_steps(steps_for(len - 1));
         }
         let mut best = Self::pack(size, len, is_packed).over(span).with_fitting_steps(&distance);
         let fineness = Fineness::at(height);
@@ -229,20 +234,40 @@ impl Guide {
         if splice.at == 0 && splice.new != Some(0) {
             return None;
         }
-        match *splice {
-            Splice { old: Some(before), new: Some(new), .. } if before == new => {}
-            Splice { old: None, new: Some(changed), .. }
-            | Splice { old: Some(changed), new: None, .. } => {
-                // The bucket it falls to has one more now, or less.
-                let bucket = guide.bucket(changed);
-                let begin = table.get(bucket).map_or(0, |&begin| usize::from(begin));
-                let end = table.get(bucket + 1).map_or(self.len() - 1, |&end| usize::from(end));
-                let most = end + usize::from(splice.new.is_some()) - begin.min(end);
-                return Some(guide.with_steps(steps_for(most).max(self.steps())));
+        let steps = match *splice {
+            Splice { old: Some(before), new: Some(new), .. } if before == new => self.steps(),
+            Splice { old: None, new: Some(new), .. } => {
+                // The bucket it falls to has one more now.
+                let most = 1 + self.widest(table, guide.bucket(new)..=guide.bucket(new));
+                steps_for(most).max(self.steps())
             }
+            // One less: if there is a long way to go anywhere, it may be shorter now.
+            Splice { old: Some(gone), new: None, .. } if self.steps() > 1 => {
+                let bucket = guide.bucket(gone);
+                let own = self.widest(table, bucket..=bucket).saturating_sub(1);
+                let before = bucket.checked_sub(1).map_or(0, |last| self.widest(table, 0..=last));
+                let behind = self.widest(table, bucket + 1..=table.len() - 1);
+                steps_for(own.max(before).max(behind)).min(self.steps())
+            }
+            Splice { old: Some(_), new: None, .. } => self.steps(),
             _ => return None,
-        }
-        Some(guide.with_steps(self.steps()))
+        };
+        // Where it has become longer than it should be, a finer table may help.
+        let is_too_long = steps > self.steps() && steps > Fineness::at(height).steps;
+        (!is_too_long).then(|| guide.with_steps(steps))
+    }
+
+    /// How far it is, in slots, from where the table tells to begin to where it tells the next time, at
+    /// most: for some of the buckets of a node with this guide and table.
+    fn widest(self, table: &[u8], buckets: RangeInclusive<usize>) -> usize {
+        let (first, last) = buckets.into_inner();
+        let begins = table.get(first..=last).unwrap_or(&[]);
+        let ends = table.get(first + 1..).unwrap_or(&[]);
+        let widest = begins.iter().zip(ends).map(|(begin, end)| end.wrapping_sub(*begin)).max();
+        // Behind the last bucket there is the node's end.
+        let rest = table.get(last).filter(|_| last + 1 == table.len());
+        let rest = rest.map_or(0, |&begin| self.len() - 1 - usize::from(begin));
+        usize::from(widest.unwrap_or(0)).max(rest)
     }
 
     /// Fills the table of a node with this guide, which [`Guide::spliced`] gave, from that other

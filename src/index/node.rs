@@ -20,10 +20,10 @@
 //! taken in constant time, keeps what it shows and nothing else, and costs a count per slot of the
 //! nodes that were replaced while it was held, never more.
 
-use super::guide::{Guide, Splice};
+use super::guide::{Guide, MOST_BUCKETS, Splice};
 use super::shared::Shared;
 use super::slot::{Packed, Slot, Slots};
-use super::spares::{Spares, rounded};
+use super::spares::{self, Spares, rounded};
 use crate::sync::{
     AtomicBool, AtomicUsize, LEAF_SLOTS, Liveness, NODE_SLOTS, SmallVec, dispose_memory, edge,
 };
@@ -168,6 +168,10 @@ impl<T> Node<T> {
         runs: [&[S]; 3],
         fill: impl FnOnce(&mut [MaybeUninit<u8>]),
     ) -> Option<Slot<T>> {
+        const {
+            let largest = size_of::<Self>() + MOST_BUCKETS + NODE_SLOTS * size_of::<Slot<T>>();
+            assert!(largest <= spares::LARGEST, "memory of all sizes of nodes is kept");
+        }
         debug_assert_eq!(runs.iter().map(|run| run.len()).sum::<usize>(), guide.len());
         debug_assert_eq!(guide.len() * size_of::<S>(), slots_bytes::<T>(guide));
         let layout = Self::layout(guide)?;
@@ -319,7 +323,9 @@ impl<T> Node<T> {
         } else {
             Slots::NONE
         };
-        drop(Ending { node, rest: owned, spares });
+        // (Dropped where it is: what `drop` is given must stay valid until it returns, and the slots
+        // do not.)
+        let _ending = Ending { node, rest: owned, spares };
     }
 
     /// Frees a node that nobody else has, and nothing that it points at.

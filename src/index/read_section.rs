@@ -118,8 +118,8 @@ impl Domain {
         self.shards.iter().all(|shard| shard.readers[side % 2].load(edge::scan()) == 0)
     }
 
-    /// Whether every reader that was counted here when the caller's last `writer_unlinks` came
-    /// has left.
+    /// Whether every reader that was counted here when the caller's last `writer_displaces` or
+    /// `writer_unlinks` came has left.
     fn has_drained(&self) -> bool {
         // Ordering [scanner_looks]: SeqCst; as in `try_advance`.
         edge::scanner_looks();
@@ -133,7 +133,8 @@ impl Domain {
         // Ordering [observe_epoch]: Acquire; pairs with Release in the exchange below.
         //   seen: what the scans behind earlier advances saw is seen here too.
         let epoch = self.epoch.load(edge::observe_epoch());
-        // Ordering [scanner_looks]: SeqCst; meets [reader_announces] and [writer_unlinks].
+        // Ordering [scanner_looks]: SeqCst; meets [reader_announces], [writer_displaces] and
+        // [writer_unlinks].
         //   a reader's fence first: its count is seen, and the epoch stays;
         //   this one first:         the reader sees what was displaced before the epoch it is
         //                           measured against was read.

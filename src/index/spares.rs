@@ -19,7 +19,9 @@ const GRAIN: usize = 256;
 const ALIGNMENT: usize =
     if align_of::<u64>() > align_of::<usize>() { align_of::<u64>() } else { align_of::<usize>() };
 /// So many sizes above the small ones.
-const SIZES: usize = 24;
+const SIZES: usize = 32;
+/// Blocks up to this size are kept.
+pub(crate) const LARGEST: usize = SMALL + SIZES * GRAIN;
 
 /// A few blocks of each size.
 pub(crate) struct Spares {

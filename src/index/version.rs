@@ -126,7 +126,8 @@ impl<T> Version<T> {
     pub(crate) fn note_displaced(&self, epoch: u64) {
         self.displaced_at.store(coarse_nanos(), edge::statistic());
         // Ordering [tag]: Relaxed; the number is all there is to see, and any two numbers that
-        // threads may store are right: each was read behind its own [writer_unlinks].
+        // threads may store are right: each was read behind its own [writer_displaces] or
+        // [writer_unlinks].
         self.tag.store(epoch.wrapping_add(1), edge::tag());
     }
 
