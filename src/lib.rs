@@ -46,6 +46,8 @@ mod error;
 mod index;
 mod reader;
 mod registration;
+#[cfg(feature = "registry")]
+pub mod registry;
 mod snapshot;
 mod stats;
 mod sync;
