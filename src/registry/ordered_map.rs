@@ -88,9 +88,8 @@ impl<K: Ord + Copy, V> OrderedMap<K, V> {
             debug_assert!(false, "callers ask first");
             return Ok(());
         };
-        match self.make_room(chunk) {
-            Err(()) => return Err((Refused::OutOfMemory, value)),
-            Ok(()) => {}
+        if self.make_room(chunk).is_err() {
+            return Err((Refused::OutOfMemory, value));
         }
         // The chunk may have been cut.
         if let Some(kept) = self.chunks.get(chunk).map(Vec::len)
@@ -105,21 +104,19 @@ impl<K: Ord + Copy, V> OrderedMap<K, V> {
 
     /// Sees to it that the chunk can take one more entry, by cutting it in two if it is full.
     fn make_room(&mut self, chunk: usize) -> Result<(), ()> {
-        let fresh = || {
-            let mut fresh = Vec::new();
-            fresh.try_reserve_exact(MOST).map_err(drop)?;
-            Ok(fresh)
-        };
-        match self.chunks.get(chunk).map(Vec::len) {
-            Some(len) if len < MOST => {}
-            Some(len) => {
-                let mut behind = fresh()?;
+        match self.chunks.get_mut(chunk) {
+            Some(entries) if entries.len() < MOST => entries.try_reserve(1).map_err(drop)?,
+            Some(entries) => {
+                let half = entries.len() / 2;
+                let mut behind = Vec::new();
+                behind.try_reserve(entries.len() - half + 1).map_err(drop)?;
                 self.chunks.try_reserve(1).map_err(drop)?;
-                behind.extend(self.chunks[chunk].drain(len / 2..));
+                behind.extend(self.chunks[chunk].drain(half..));
                 self.chunks.insert(chunk + 1, behind);
             }
             None => {
-                let first = fresh()?;
+                let mut first = Vec::new();
+                first.try_reserve(1).map_err(drop)?;
                 self.chunks.try_reserve(1).map_err(drop)?;
                 self.chunks.push(first);
             }

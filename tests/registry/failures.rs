@@ -44,6 +44,7 @@ impl Refuse {
 /// Goes through every k until nothing is refused. `one` is given what to refuse and k, and says
 /// whether the operation succeeded and how many calls were refused.
 fn each_refusal(name: &str, mut one: impl FnMut(Refuse, usize) -> (bool, usize)) {
+    let mut total = 0;
     for refuse in ALL {
         let (mut refusals, mut errors) = (0, 0);
         for k in 1.. {
@@ -58,12 +59,15 @@ fn each_refusal(name: &str, mut one: impl FnMut(Refuse, usize) -> (bool, usize))
             errors += usize::from(!success);
         }
         println!("{name}, {refuse:?}: {refusals} refusals, {errors} errors");
+        total += refusals;
     }
+    assert_ne!(total, 0, "{name}: nothing was refused, nothing was tested");
 }
 
 /// The images, which belong to the caller, made once.
 fn images() -> [(Layout, CodeImage); 2] {
-    [Layout::with_signatures(3, 6, &[1, 2, 3]), Layout::with_signatures(1, 4, &[3, 4])]
+    // So many modules that what a store knows of them has to grow, for one more.
+    [Layout::with_signatures(40, 2, &[1, 2, 3, 5]), Layout::with_signatures(1, 4, &[3, 4])]
         .map(|layout| (layout.clone(), layout.image()))
 }
 
@@ -100,10 +104,19 @@ impl Populated {
     fn new(private_copies: bool, image: &CodeImage) -> Self {
         let bench = Bench::new(private_copies);
         let code = EngineCode::load(&bench.engine, image.clone()).expect("memory");
-        let component = Component::new(&code, 0..3).expect("memory");
+        let component = Component::new(&code, 0..40).expect("memory");
         let mut store = ModuleRegistry::new(&bench.engine);
-        let id = store.register_module(&component.modules()[1]).expect("memory");
-        Self { bench, code, component, store, id }
+        let ids: Vec<_> = component.modules()[..32]
+            .iter()
+            .map(|module| store.register_module(module).expect("memory"))
+            .collect();
+        // And so much code that its lists have to grow for more.
+        for _ in 1..4 {
+            let code = EngineCode::load(&bench.engine, image.clone()).expect("memory");
+            let component = Component::new(&code, []).expect("memory");
+            store.register_component(&component).expect("memory");
+        }
+        Self { bench, code, component, store, id: ids[1] }
     }
 
     fn picture(&self) -> Picture {
@@ -167,7 +180,10 @@ fn loading() {
             let (registered, refused_too) =
                 refuse.run(&bench, k, || EngineCode::register(&bench.engine, memory));
             let success = match registered {
-                Ok(_) => true,
+                Ok(code) => {
+                    drop(code);
+                    true
+                }
                 Err(error) => {
                     assert_eq!(
                         (error.memory.text(), bench.map.stats().entries),
@@ -196,8 +212,8 @@ fn loading() {
             let (shared, refused) = refuse.run(&bench, k, || code.share_with(&other.engine));
             let success = shared.is_ok();
             drop((code, shared));
+            other.map.synchronize();
             bench.assert_empty();
-            other.assert_empty();
             (success, refused)
         });
     }
@@ -234,7 +250,7 @@ fn registering_modules() {
             let mut populated = Populated::new(private_copies, &image);
             let before = populated.picture();
             let Populated { bench, store, component, .. } = &mut populated;
-            let module = &component.modules()[2];
+            let module = &component.modules()[32];
             let (result, refused) = refuse.run(bench, k, || store.register_module(module));
             if result.is_err() {
                 assert_eq!(populated.picture(), before);
@@ -270,7 +286,7 @@ fn dropping_a_store() {
         store.register_module(&Module::new(&later, 0).expect("memory")).expect("memory");
         drop((code, component, later));
         bench.map.synchronize();
-        assert_eq!(bench.map.stats().entries, 4);
+        assert_eq!(bench.map.stats().entries, 2 * 5);
         let ((), refused) = refuse.run(&bench, k, || drop(store));
         assert_eq!(bench.map.stats().entries, 0);
         bench.assert_empty();
@@ -288,18 +304,28 @@ fn breakpoints() {
     each_refusal("set and clear", |refuse, k| {
         let mut populated = Populated::new(true, &image);
         let id = populated.id;
-        assert_eq!(populated.store.set_breakpoint(id, first), Ok(true));
-        let before = populated.picture();
-        let Populated { bench, store, .. } = &mut populated;
-        let (result, refused) = refuse.run(bench, k, || store.set_breakpoint(id, second));
-        let set = settle(&mut populated, &before, result);
-        let before = populated.picture();
-        assert_eq!(before.breakpoints.len(), if set { 2 } else { 1 });
-        let Populated { bench, store, .. } = &mut populated;
-        let (result, refused_too) = refuse.run(bench, k, || store.clear_breakpoint(id, first));
-        let cleared = settle(&mut populated, &before, result);
+        let (mut success, mut refused) = (true, 0);
+        for (set, at) in [(true, first), (true, second), (false, first)] {
+            let before = populated.picture();
+            let Populated { bench, store, .. } = &mut populated;
+            let (result, refused_here) = refuse.run(bench, k, || match set {
+                true => store.set_breakpoint(id, at),
+                false => store.clear_breakpoint(id, at),
+            });
+            refused += refused_here;
+            if !settle(&mut populated, &before, result) {
+                success = false;
+                // And when nothing is refused it works.
+                let again = match set {
+                    true => populated.store.set_breakpoint(id, at),
+                    false => populated.store.clear_breakpoint(id, at),
+                };
+                assert_eq!(again, Ok(true));
+            }
+        }
+        assert_eq!(populated.store.breakpoints().count(), 1);
         populated.end();
-        (set && cleared, refused + refused_too)
+        (success, refused)
     });
 }
 
