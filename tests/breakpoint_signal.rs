@@ -8,6 +8,7 @@
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #![expect(unsafe_code, reason = "signals, and calls of machine code")]
 
+#[expect(dead_code, reason = "other tests use the rest of it")]
 mod guests;
 
 use guests::images::{Layout, call};

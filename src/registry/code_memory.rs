@@ -43,6 +43,7 @@ impl CodeMemory {
     /// # Errors
     ///
     /// [`LoadError::Memory`], or [`LoadError::Refused`] without heap memory; the image comes back.
+    #[expect(clippy::result_large_err, reason = "what was given comes back, and without memory")]
     pub fn publish(engine: &Engine, image: CodeImage) -> Result<Self, LoadImageError> {
         let CodeImage { text, text_align, tables } = image;
         let tables = match Shared::try_new(tables) {

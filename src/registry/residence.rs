@@ -103,7 +103,9 @@ impl Claim {
                     return Err(Refused::Overlap { requested: range, existing });
                 }
                 // Who closed it may be stopped: its work is done here, and it will find it done.
-                Standing::Closed(item) => drop(map.get().remove_items(&mut [item])),
+                Standing::Closed(item) => {
+                    map.get().remove_items(&mut [item]);
+                }
                 Standing::Absent => {}
             }
             let resident = ResidentCode {
@@ -202,5 +204,82 @@ impl fmt::Debug for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let range = self.item.as_ref().map(|item| item.range);
         f.debug_struct("Claim").field("range", &range).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::CodeImage;
+    use crate::registry::code_allocator::AllocatorHandle;
+    use crate::registry::mapping::Draft;
+    use std::sync::Arc;
+
+    struct Bench {
+        map: CodeMapHandle,
+        mapping: Shared<Mapping>,
+        tables: Shared<CodeTables>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let draft = Draft::allocate(64, 16, &AllocatorHandle::System).expect("memory");
+            let mapping = draft.publish().expect("memory");
+            let image = CodeImage::builder(vec![0; 64]).finish().expect("a text, and no more");
+            let memory = "memory";
+            Self {
+                map: CodeMapHandle::Own(Arc::new(CodeMap::new())),
+                mapping: Shared::try_new(mapping).expect(memory),
+                tables: Shared::try_new(image.into_parts().1).expect(memory),
+            }
+        }
+
+        fn join(&self) -> Claim {
+            Claim::join(&self.map, &self.mapping, &self.tables).expect("memory")
+        }
+
+        /// How many owners a lookup finds.
+        fn owners(&self) -> Option<usize> {
+            self.map.get().lookup(self.mapping.start(), |hit| hit.value().owners())
+        }
+    }
+
+    /// The last owner stops when it has left and has taken nothing out: before its write, or with a
+    /// write that another one completes. Nobody waits for it, and when it goes on it does no harm.
+    #[test]
+    fn a_last_owner_that_stops_stops_nobody() {
+        let bench = Bench::new();
+        let stopped = bench.join().release().expect("the last owner");
+        assert_eq!(bench.owners(), Some(0), "found until it is taken out");
+        let publications = || bench.map.get().stats().publications;
+        let before = publications();
+        let one = bench.join();
+        assert_eq!((bench.owners(), publications()), (Some(1), before + 2));
+        let other = bench.join();
+        assert_eq!((bench.owners(), publications()), (Some(2), before + 2));
+        bench.map.get().remove_items(&mut [stopped]);
+        assert_eq!((bench.owners(), publications()), (Some(2), before + 2), "it is no more there");
+        drop(one);
+        // Once more, with a last owner that stops for good.
+        core::mem::forget(other.release().expect("the last owner"));
+        let one = bench.join();
+        assert_eq!(bench.owners(), Some(1));
+        drop(one);
+        assert_eq!((bench.owners(), bench.map.get().stats().entries), (None, 0));
+    }
+
+    /// Many that leave at once, and stop, and go on in any order.
+    #[test]
+    fn those_who_stopped_go_on_in_any_order() {
+        let bench = Bench::new();
+        let stopped: Vec<_> =
+            (0..20).map(|_| bench.join().release().expect("the last owner")).collect();
+        let kept = bench.join();
+        for item in stopped.into_iter().rev() {
+            bench.map.get().remove_items(&mut [item]);
+            assert_eq!(bench.owners(), Some(1));
+        }
+        drop(kept);
+        assert_eq!(bench.map.get().stats().entries, 0);
     }
 }
