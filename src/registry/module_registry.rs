@@ -26,6 +26,7 @@ use super::store_code::StoreCode;
 use super::text_offset::TextOffset;
 use crate::Refused;
 use core::mem;
+use smallvec::SmallVec;
 
 /// A module that has been registered with a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,8 +43,15 @@ impl RegisteredModuleId {
 #[derive(Debug)]
 pub(crate) struct LoadedCode {
     pub(crate) code: StoreCode,
-    /// By their index in the code.
-    modules: OrderedMap<u32, RegisteredModuleId>,
+    /// By their index in the code, sorted.
+    modules: SmallVec<[(u32, RegisteredModuleId); 1]>,
+}
+
+impl LoadedCode {
+    /// `Ok`: where the module with that index is in the list; `Err`: where it would be.
+    fn position(&self, index: u32) -> Result<usize, usize> {
+        self.modules.binary_search_by_key(&index, |&(known, _)| known)
+    }
 }
 
 /// A module or component was not registered. The store and the code map are as before.
@@ -151,15 +159,14 @@ impl ModuleRegistry {
         let Some(Loaded { base, new }) = self.load(module.engine_code())? else { return Ok(()) };
         let Some(loaded) = self.loaded_code.get_mut(&base) else { return Ok(()) };
         // Another module of the same index is of the same functions: the first stays.
-        if loaded.modules.contains(&module.index()) {
-            return Ok(());
-        }
-        if loaded.modules.try_insert(module.index(), id).is_err() {
+        let Err(at) = loaded.position(module.index()) else { return Ok(()) };
+        if loaded.modules.try_reserve(1).is_err() {
             if new {
                 self.unload(base);
             }
             return Err(OutOfMemory.into());
         }
+        loaded.modules.insert(at, (module.index(), id));
         Ok(())
     }
 
@@ -172,7 +179,7 @@ impl ModuleRegistry {
         if let Some(&base) = self.store_code.get(&text.start) {
             return Ok(Some(Loaded { base, new: false }));
         }
-        let loaded = LoadedCode { code: StoreCode::new(code)?, modules: OrderedMap::new() };
+        let loaded = LoadedCode { code: StoreCode::new(code)?, modules: SmallVec::new() };
         let range = loaded.code.text_range();
         let base = range.start;
         // The code map has refused whatever overlaps.
@@ -288,7 +295,7 @@ impl ModuleRegistry {
         let (loaded, offset) = self.loaded_code_by_pc(pc)?;
         let offset = TextOffset::try_from(offset).ok()?;
         let function = loaded.code.engine_code().tables().function_at(offset)?;
-        let id = *loaded.modules.get(&defining_module(function.key)?)?;
+        let (_, id) = loaded.modules[loaded.position(defining_module(function.key)?).ok()?];
         let module = self.modules.get(&id)?;
         Some(FrameInfo { id, module, code: &loaded.code, function, offset })
     }
@@ -315,7 +322,7 @@ impl Drop for ModuleRegistry {
         let map = self.engine.code_map();
         drop(mem::replace(&mut self.modules, OrderedMap::new()));
         let loaded = mem::replace(&mut self.loaded_code, OrderedMap::new());
-        let mut closed = Vec::new();
+        let mut closed = SmallVec::<[_; 4]>::new();
         // Without memory for the list they leave one by one.
         let _ = closed.try_reserve_exact(2 * loaded.len());
         for LoadedCode { code, .. } in loaded.into_values() {

@@ -10,13 +10,15 @@
 
 use crate::Refused;
 use core::fmt;
+use smallvec::SmallVec;
 
 /// The most entries of a chunk.
 const MOST: usize = 32;
 
 /// A sorted vector of sorted vectors.
 pub(crate) struct OrderedMap<K, V> {
-    chunks: Vec<Vec<(K, V)>>,
+    /// Most maps have one, and need no vector of them.
+    chunks: SmallVec<[Vec<(K, V)>; 1]>,
     len: usize,
 }
 
@@ -28,8 +30,8 @@ struct Position {
 }
 
 impl<K: Ord + Copy, V> OrderedMap<K, V> {
-    pub(crate) const fn new() -> Self {
-        Self { chunks: Vec::new(), len: 0 }
+    pub(crate) fn new() -> Self {
+        Self { chunks: SmallVec::new(), len: 0 }
     }
 
     pub(crate) const fn len(&self) -> usize {

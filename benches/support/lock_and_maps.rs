@@ -2,7 +2,7 @@
 //! from end addresses behind a reader-writer lock, for the whole process; for each store, three
 //! plain `BTreeMap`s.
 
-use pcmap::registry::{CodeImage, CodeMemory, FuncKey, SignatureKey, TextOffset};
+use pcmap::registry::{CodeMemory, FuncKey, SignatureKey, TextOffset};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, RwLock};
@@ -13,15 +13,20 @@ type GlobalCode = BTreeMap<usize, (usize, Arc<CodeMemory>)>;
 static GLOBAL_CODE: RwLock<GlobalCode> = RwLock::new(BTreeMap::new());
 
 fn register_code(answers: &Arc<CodeMemory>, start: usize, end: usize) {
-    let previous = GLOBAL_CODE
-        .write()
-        .expect("not poisoned")
-        .insert(end - 1, (start, answers.clone()));
+    let previous =
+        GLOBAL_CODE.write().expect("not poisoned").insert(end - 1, (start, answers.clone()));
     assert!(previous.is_none());
 }
 
 fn unregister_code(end: usize) {
     assert!(GLOBAL_CODE.write().expect("not poisoned").remove(&(end - 1)).is_some());
+}
+
+/// What a handler does: the memory, counted, and the offset.
+pub(crate) fn lookup_code(pc: usize) -> Option<(Arc<CodeMemory>, usize)> {
+    let all = GLOBAL_CODE.read().expect("not poisoned");
+    let (_, (start, memory)) = all.range(pc..).next()?;
+    Some((memory.clone(), pc.checked_sub(*start)?))
 }
 
 /// A compiled module's code: in the global map as long as it lives.
@@ -97,6 +102,11 @@ impl Registry {
         Self { private_copies, ..Self::default() }
     }
 
+    /// Where the store's code for a module starts.
+    pub(crate) fn base(&self, module: &Module) -> Option<usize> {
+        self.store_code.get(&module.code.memory.text_range().start()).copied()
+    }
+
     pub(crate) fn register_module(&mut self, module: &Module) {
         self.modules.entry(module.id).or_insert_with(|| module.clone());
         let original = &module.code.memory;
@@ -131,9 +141,8 @@ impl Registry {
     pub(crate) fn frame(&self, pc: usize) -> Option<(u64, FuncKey)> {
         let (start, loaded) = self.loaded_code.range(..=pc).next_back()?;
         let offset = TextOffset::try_from(pc - start).ok()?;
-        let image: &CodeImage = loaded.code.memory().image();
-        let (function, _) = image.function_at(offset)?;
-        let id = loaded.modules.get(&0)?;
+        let function = loaded.code.memory().tables().function_at(offset)?.key;
+        let id = loaded.modules.get(&function.module())?;
         Some((self.modules.get(id)?.id, function))
     }
 
@@ -141,9 +150,8 @@ impl Registry {
     pub(crate) fn trampoline(&self, signature: SignatureKey) -> Option<usize> {
         self.modules.values().find_map(|module| {
             let memory = &module.code.memory;
-            let (_, range) =
-                memory.image().trampolines().find(|(known, _)| *known == signature)?;
-            Some(memory.text_range().start() + range.start().get() as usize)
+            let trampoline = memory.tables().trampoline(signature)?;
+            Some(memory.text_range().start() + trampoline.range.start().get() as usize)
         })
     }
 }
