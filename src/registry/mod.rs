@@ -11,6 +11,8 @@ mod code_image_builder;
 #[cfg(test)]
 mod code_image_tests;
 mod code_tables;
+#[cfg(feature = "elf")]
+mod elf;
 mod function_table;
 mod image_error;
 mod keys;
@@ -18,11 +20,14 @@ mod little_endian;
 mod table_error;
 mod text_offset;
 mod trap_table;
+mod varint;
 
 pub use address_map::{AddressMap, AddressMapRef};
 pub use code_image::CodeImage;
 pub use code_image_builder::{CodeImageBuilder, RefusedImage};
 pub use code_tables::{BreakpointSite, CodeTables, Function};
+#[cfg(feature = "elf")]
+pub use elf::{ElfError, MalformedElf};
 pub use function_table::{FunctionTable, FunctionTableRef};
 pub use image_error::ImageError;
 pub use keys::{FuncKey, FuncKind, SignatureKey, TrapCode};
