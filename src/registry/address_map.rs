@@ -29,6 +29,7 @@
 use super::little_endian::{place, u32_at, widen};
 use super::table_error::TableError;
 use super::text_offset::{SourceOffset, TextOffset};
+use super::varint;
 use core::fmt;
 
 const BLOCK: usize = 64;
@@ -120,41 +121,17 @@ fn write_block(
 ) -> Result<(), TableError> {
     let (mut text, mut source) = (block[0].0.get(), 0_i64);
     for (offset, found) in block {
-        reserve(bytes, 2 * LONGEST_VARINT)?;
-        write_varint(bytes, u64::from(offset.get() - text));
+        reserve(bytes, 2 * varint::LONGEST)?;
+        varint::write(bytes, u64::from(offset.get() - text));
         text = offset.get();
         let token = found.map_or(0, |found| {
             let step = i64::from(found.get()) - source;
             source = i64::from(found.get());
             1 + ((step << 1) ^ (step >> 63)).cast_unsigned()
         });
-        write_varint(bytes, token);
+        varint::write(bytes, token);
     }
     Ok(())
-}
-
-/// What is written takes at most 34 bits.
-const LONGEST_VARINT: usize = 5;
-
-fn write_varint(bytes: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
-fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for index in 0..LONGEST_VARINT {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        number |= u64::from(byte & 0x7f) << (7 * index);
-        if byte < 0x80 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 impl fmt::Debug for AddressMap {
@@ -256,9 +233,9 @@ impl Iterator for Block<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
-        let step = u32::try_from(read_varint(&mut self.bytes)?).ok()?;
+        let step = u32::try_from(varint::read(&mut self.bytes)?).ok()?;
         self.text = self.text.checked_add(step)?;
-        let source = match read_varint(&mut self.bytes)?.checked_sub(1) {
+        let source = match varint::read(&mut self.bytes)?.checked_sub(1) {
             None => None,
             Some(zigzag) => {
                 // At most 35 bits, so nothing is lost.

@@ -81,7 +81,7 @@ impl CodeImageBuilder {
     /// [`ImageError::Alignment`] if it is not a power of two.
     pub fn text_align(&mut self, align: u32) -> Result<&mut Self, ImageError> {
         if !align.is_power_of_two() {
-            return Err(ImageError::Alignment { align });
+            return Err(ImageError::Alignment { align: align.into() });
         }
         self.text_align = align;
         Ok(self)

@@ -20,7 +20,7 @@ pub enum ImageError {
     #[error("text cannot be aligned to {align} bytes, which is not a power of two")]
     Alignment {
         /// The alignment in bytes.
-        align: u32,
+        align: u64,
     },
     /// A function is not inside the text.
     #[error("function {key} at {range} is not inside the text of {text_len:#x} bytes")]

@@ -50,8 +50,18 @@ impl FuncKind {
     pub const WASM_TO_BUILTIN: Self = Self(3);
     /// A trampoline by which a patched-in call (of a breakpoint) reaches the runtime.
     pub const PATCHABLE_TO_BUILTIN: Self = Self(4);
-    /// What initialises a module.
+    /// A trampoline by which WebAssembly calls a routine of the component model; where other keys
+    /// have a module, it has the number of a calling convention.
+    pub const COMPONENT: Self = Self(6);
+    /// The trampoline by which a component drops a resource.
+    pub const RESOURCE_DROP: Self = Self(7);
+    /// A routine of the runtime for trusted components; where other keys have a module, it has the
+    /// number of a calling convention.
+    pub const UNSAFE_INTRINSIC: Self = Self(8);
+    /// What initialises a module; its index is the number of a calling convention.
     pub const STARTUP: Self = Self(9);
+    /// Of no other kind: no compiler's, but for functions of an artifact that pcmap does not know.
+    pub const OTHER: Self = Self(15);
 
     const BITS: u32 = 4;
     const SHIFT: u32 = u32::BITS - Self::BITS;
@@ -81,6 +91,11 @@ impl FuncKey {
     /// The key of the function with this index in this namespace.
     pub const fn new(namespace: u32, index: u32) -> Self {
         Self { namespace, index }
+    }
+
+    /// The key of the function of no module with this index.
+    pub const fn of_kind(kind: FuncKind, index: u32) -> Self {
+        Self { namespace: kind.in_place(), index }
     }
 
     /// The key of a function that belongs to a module, unless the module's number needs more than
