@@ -81,6 +81,10 @@ pub mod design {}
 #[doc = include_str!("../docs/SIGNAL_SAFETY.md")]
 pub mod signal_safety {}
 
+#[cfg(doc)]
+#[doc = include_str!("../docs/REGISTRY.md")]
+pub mod registry_design {}
+
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
