@@ -402,6 +402,18 @@ impl<T: Send + Sync> CodeMap<T> {
         Retirement::of(self, self.remove_items(&mut item))
     }
 
+    /// How many versions were published so far: it has changed if lookups may have.
+    #[cfg(feature = "registry")]
+    pub(crate) fn publications(&self) -> u64 {
+        self.index.sequence()
+    }
+
+    /// Takes entries out as it is done without memory.
+    #[cfg(all(test, feature = "registry"))]
+    pub(crate) fn bury_items(&self, items: &[Item<T>]) {
+        self.index.bury(items);
+    }
+
     /// Takes entries out of the index, those that are in it.
     pub(crate) fn remove_items(&self, items: &mut [Item<T>]) -> Removal {
         // Empty ranges come first, and are no entries.

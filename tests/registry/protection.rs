@@ -7,7 +7,7 @@ use std::fs;
 
 /// The permissions of the mapping that an address is in; and that none in the process may be both
 /// written and executed.
-fn permissions(at: usize) -> Option<String> {
+pub(crate) fn permissions(at: usize) -> Option<String> {
     let maps = fs::read_to_string("/proc/self/maps").expect("on Linux");
     let mut found = None;
     for line in maps.lines() {
@@ -27,6 +27,7 @@ fn permissions(at: usize) -> Option<String> {
 #[cfg(target_os = "linux")]
 fn never_writable_and_executable() {
     let bench = Bench::new(true);
+    bench.memory.watch();
     let layout = Layout::new(1, 30);
     let code = EngineCode::load(&bench.engine, layout.image()).expect("memory");
     let original = code.text_range().start.address();
@@ -58,7 +59,7 @@ fn never_writable_and_executable() {
     });
     assert_eq!(permissions(copy).as_deref(), Some("r-x"));
 
-    // A breakpoint goes the same way.
+    // A breakpoint goes the same way: the memory looks at each step.
     for function in &layout.functions {
         assert_eq!(store.set_breakpoint(id, function.range().start()), Ok(true));
         assert_eq!(permissions(copy).as_deref(), Some("r-x"));
