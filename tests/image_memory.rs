@@ -10,6 +10,7 @@ mod compile;
 #[path = "images/written.rs"]
 mod written;
 
+use compile::Compiled;
 use pcmap::registry::{
     CodeImage, CodeImageBuilder, FuncKey, ImageError, SignatureKey, SourceOffset, TrapCode,
 };
@@ -74,34 +75,50 @@ fn refusing<R>(refuse: usize, work: impl FnOnce() -> R) -> (R, Tally) {
     (result, tally)
 }
 
-const FUNCTIONS: u32 = 200;
+/// Every guest, many times over, one behind the other.
+fn functions() -> Vec<Compiled> {
+    let once = compile::all();
+    (0..8).flat_map(|_| once.clone()).collect()
+}
+
+fn builder(functions: &[Compiled]) -> CodeImageBuilder {
+    let mut text = Vec::new();
+    functions.iter().for_each(|function| text.extend(&function.code));
+    CodeImage::builder(text)
+}
 
 /// Gives a builder something of everything.
-fn fill(builder: &mut CodeImageBuilder) -> Result<(), ImageError> {
-    for index in 0..FUNCTIONS {
-        let (key, start) = (FuncKey::new(0, index), index * 16);
-        builder.function(key, start..start + 16, "a name")?;
-        builder.trap(start, TrapCode::new(1))?.address(start, SourceOffset::new(index))?;
+fn fill(builder: &mut CodeImageBuilder, functions: &[Compiled]) -> Result<(), ImageError> {
+    let mut start = 0;
+    for (index, function) in (0..).zip(functions) {
+        let (key, end) = (FuncKey::new(0, index), start + function.code.len() as u32);
+        builder.function(key, start..end, &*function.name)?;
         builder.trampoline(SignatureKey::new(index), key)?;
-        builder.breakpoint_site(start..start + 4, None)?;
+        for &(at, code) in &function.traps {
+            builder.trap(start + at, TrapCode::new(code))?;
+        }
+        for &(from, to, source) in &function.sources {
+            let source = SourceOffset::new(source);
+            builder
+                .address(start + from, source)?
+                .breakpoint_site(start + from..start + to, source)?;
+        }
+        start = end;
     }
     Ok(())
 }
 
-fn builder() -> CodeImageBuilder {
-    CodeImage::builder(vec![0; 16 * FUNCTIONS as usize])
-}
-
 #[test]
 fn every_refused_allocation_is_an_error() {
-    let mut whole = builder();
-    fill(&mut whole).expect("enough memory");
+    let functions = functions();
+    let mut whole = builder(&functions);
+    fill(&mut whole, &functions).expect("enough memory");
     let expected = whole.clone().finish().expect("a sound image");
 
     let mut refusals = 0;
     for k in 1.. {
-        let mut builder = builder();
-        let (result, tally) = refusing(k, || fill(&mut builder));
+        let mut builder = builder(&functions);
+        let (result, tally) = refusing(k, || fill(&mut builder, &functions));
         if tally.asked < k {
             break;
         }
@@ -133,7 +150,7 @@ fn every_refused_allocation_is_an_error() {
 #[test]
 fn reading_takes_no_more_than_the_file_is_worth() {
     let functions = compile::all();
-    let file = written::object_file(&functions[..4], true);
+    let file = written::object_file(&functions, true);
     let read = |file: &[u8]| {
         let (result, tally) = refusing(0, || CodeImage::from_elf(file).map(|_| ()));
         (result, tally.bytes)
