@@ -2,7 +2,7 @@
 
 use crate::Bench;
 use crate::guests::images::Layout;
-use pcmap::registry::{EngineCode, Module, ModuleRegistry, PatchRefused, StoreCodePc};
+use pcmap::registry::{CodeImage, EngineCode, Module, ModuleRegistry, PatchRefused, StoreCodePc};
 use std::fs;
 
 /// The permissions of the mapping that an address is in; and that none in the process may be both
@@ -80,4 +80,24 @@ fn never_writable_and_executable() {
     bench.assert_empty();
     let gone = |at| permissions(at).as_deref() != Some("r-x");
     assert!(gone(copy) && gone(original), "unmapped");
+}
+
+/// Also where pages are less than the compiler asks for.
+#[test]
+fn text_is_aligned_as_the_compiler_wants() {
+    for align in [1_u32, 1 << 12, 1 << 16, 1 << 21] {
+        let bench = Bench::new(true);
+        let mut image = CodeImage::builder(vec![0; 5000]);
+        image.text_align(align).expect("a power of two");
+        let code = EngineCode::load(&bench.engine, image.finish().expect("all is well with it"));
+        let code = code.expect("memory");
+        let module = Module::new(&code, 0).expect("memory");
+        let mut store = ModuleRegistry::new(&bench.engine);
+        let copy = store.store_code_base_or_register(&module).expect("memory").expect("text");
+        for start in [code.text_range().start.address(), copy.address()] {
+            assert_eq!(start % align as usize, 0);
+        }
+        drop((store, module, code));
+        bench.assert_empty();
+    }
 }
