@@ -35,7 +35,7 @@ use core::time::Duration;
 /// # Ok::<(), pcmap::RegisterError<&str>>(())
 /// ```
 pub struct CodeMap<T: Send + Sync> {
-    index: Index<T>,
+    pub(crate) index: Index<T>,
 }
 
 impl<T: Send + Sync> CodeMap<T> {
@@ -400,18 +400,6 @@ impl<T: Send + Sync> CodeMap<T> {
 
     pub(crate) fn remove(&self, mut item: [Item<T>; 1]) -> Retirement<'_, T> {
         Retirement::of(self, self.remove_items(&mut item))
-    }
-
-    /// How many versions were published so far: it has changed if lookups may have.
-    #[cfg(feature = "registry")]
-    pub(crate) fn publications(&self) -> u64 {
-        self.index.sequence()
-    }
-
-    /// Takes entries out as it is done without memory.
-    #[cfg(all(test, feature = "registry"))]
-    pub(crate) fn bury_items(&self, items: &[Item<T>]) {
-        self.index.bury(items);
     }
 
     /// Takes entries out of the index, those that are in it.

@@ -99,7 +99,7 @@ impl Claim {
         let range = CodeRange::from_start_len(mapping.start(), mapping.len())?;
         let claim = |item| Self { map: map.clone(), item: Some(item) };
         loop {
-            let publications = map.get().publications();
+            let publications = map.get().index.sequence();
             match Standing::of(map.get(), range, mapping) {
                 Standing::Joined(item) => return Ok(claim(item)),
                 Standing::Taken(existing) => {
@@ -123,7 +123,7 @@ impl Claim {
                 // Another thread was faster. With this mapping, perhaps: look again, where it is
                 // found. (If nothing has been published, it is not: see the head of the file.)
                 Err((Refused::Overlap { existing, .. }, _))
-                    if existing == range && map.get().publications() != publications => {}
+                    if existing == range && map.get().index.sequence() != publications => {}
                 Err((reason, _)) => return Err(reason),
             }
         }
@@ -280,7 +280,7 @@ mod tests {
         let bench = Bench::new();
         // Somewhere else something is buried already, so that lookups ask for tombstones.
         let other = Bench { map: bench.map.clone(), ..Bench::new() };
-        bench.map.get().bury_items(&[other.join().release().expect("the last owner")]);
+        bench.map.get().index.bury(&[other.join().release().expect("the last owner")]);
         drop(other.join());
         let stopped = bench.join().release().expect("the last owner");
         stopped.entry.bury();
@@ -288,7 +288,7 @@ mod tests {
         let refused = Claim::join(&bench.map, &bench.mapping, &bench.tables);
         assert!(matches!(refused, Err(Refused::Overlap { .. })));
         // It goes on.
-        bench.map.get().bury_items(&[stopped]);
+        bench.map.get().index.bury(&[stopped]);
         drop(bench.join());
         assert_eq!(bench.map.get().stats().entries, 0);
     }
