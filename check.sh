@@ -19,6 +19,8 @@ fi
 step 'lints'
 if cargo clippy --version >/dev/null 2>&1; then
   cargo clippy --workspace --all-targets -- -D warnings
+  cargo clippy --lib --no-default-features -- -D warnings
+  cargo clippy --lib --no-default-features --features registry -- -D warnings
 else
   echo 'skipped: clippy is not installed'
 fi

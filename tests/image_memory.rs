@@ -109,6 +109,7 @@ fn fill(builder: &mut CodeImageBuilder, functions: &[Compiled]) -> Result<(), Im
 }
 
 #[test]
+#[expect(clippy::result_large_err, reason = "what was given is in it")]
 fn every_refused_allocation_is_an_error() {
     let functions = functions();
     let mut whole = builder(&functions);

@@ -47,7 +47,7 @@ pub(crate) fn all() -> Vec<Compiled> {
     ];
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let flags = settings::Flags::new(settings::builder());
-    let isa = isa::lookup_by_name(&target).and_then(|isa| Ok(isa.finish(flags)));
+    let isa = isa::lookup_by_name(&target).map(|isa| isa.finish(flags));
     let isa = isa.expect("this machine").expect("its settings");
     let functions = sources.into_iter().flat_map(|source| {
         cranelift_reader::parse_functions(source).expect("well-formed functions")

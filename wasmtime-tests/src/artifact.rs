@@ -112,7 +112,7 @@ fn large(functions: u32) -> String {
                    (i64.rem_u (local.get 1) (i64.load8_u offset={divisor} (local.get 0))))"
             )
         };
-        write!(text, "(func $f{number} (param i32 i64) (result i64) {body})\n").expect("a string");
+        writeln!(text, "(func $f{number} (param i32 i64) (result i64) {body})").expect("a string");
     }
     text.push(')');
     text
