@@ -34,8 +34,5 @@ cargo run --release --example fault_storm -- --seconds 3
 step 'a small runtime'
 cargo run --example mini_runtime
 
-step 'without the store side'
-cargo test --no-default-features --lib --test it
-
 step 'every benchmark once'
 cargo bench -- --test
