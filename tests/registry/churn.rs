@@ -29,7 +29,7 @@ fn load_and_run(bench: &Bench, layouts: &[Layout], round: usize, places: &[Atomi
         assert_eq!(unsafe { call(at.as_ptr(), 9, 4) }, expected(&function.guest, 9, 4));
     }
     places[(3 * round + 2) % PLACES].store(code.text_range().start.address(), SeqCst);
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         drop((code, module));
     }
     let [one, other] = stores;
