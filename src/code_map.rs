@@ -35,7 +35,7 @@ use core::time::Duration;
 /// # Ok::<(), pcmap::RegisterError<&str>>(())
 /// ```
 pub struct CodeMap<T: Send + Sync> {
-    index: Index<T>,
+    pub(crate) index: Index<T>,
 }
 
 impl<T: Send + Sync> CodeMap<T> {
@@ -91,11 +91,22 @@ impl<T: Send + Sync> CodeMap<T> {
             }
         };
         let item = match Item::try_new(range, value) {
-            Ok(item) => [item],
+            Ok(item) => item,
             Err(value) => return Err(RegisterError { reason: Refused::OutOfMemory, value }),
         };
+        self.register_item(item)
+            .map_err(|(reason, item)| RegisterError { reason, value: item.take_back() })
+    }
+
+    /// Registers an entry that is made already; refused, it comes back.
+    pub(crate) fn register_item(
+        &self,
+        item: Item<T>,
+    ) -> Result<Registration<'_, T>, (Refused, Item<T>)> {
+        let item = [item];
         // An empty range is no entry, and of no version.
-        let inserted = if range.is_empty() { Ok(0) } else { self.index.insert(&item) };
+        let empty = item[0].range.is_empty();
+        let inserted = if empty { Ok(0) } else { self.index.insert(&item) };
         let [item] = item;
         match inserted {
             Ok(sequence) => {
@@ -103,7 +114,7 @@ impl<T: Send + Sync> CodeMap<T> {
                 self.tend(sequence);
                 Ok(registration)
             }
-            Err(refusal) => Err(RegisterError { reason: refusal.into(), value: item.take_back() }),
+            Err(refusal) => Err((refusal.into(), item)),
         }
     }
 
@@ -392,7 +403,7 @@ impl<T: Send + Sync> CodeMap<T> {
     }
 
     /// Takes entries out of the index, those that are in it.
-    fn remove_items(&self, items: &mut [Item<T>]) -> Removal {
+    pub(crate) fn remove_items(&self, items: &mut [Item<T>]) -> Removal {
         // Empty ranges come first, and are no entries.
         items.sort_unstable_by_key(|item| (!item.range.is_empty(), item.range));
         let empty = items.partition_point(|item| item.range.is_empty());

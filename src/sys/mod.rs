@@ -5,13 +5,19 @@
 //! - [`destroying`]: whether this thread is in the midst of destroying garbage;
 //! - [`clock`]: nanoseconds that never go back, and a pause that signals end;
 //! - [`thread`]: a number that tells a process's threads apart;
+//! - `pages`: memory for machine code, and making written instructions visible (`registry` only);
+//! - `claims`: a count for which zero is final (`registry` only; no port needs to change it);
 //! - [`prefetch`]: begins to fetch memory that will be read (it may as well do nothing).
 //!
 //! None of them but the last is on the handler's path.
 
 pub(crate) mod barrier;
+#[cfg(feature = "registry")]
+pub(crate) mod claims;
 pub(crate) mod clock;
 pub(crate) mod destroying;
 pub(crate) mod fork;
+#[cfg(feature = "registry")]
+pub(crate) mod pages;
 pub(crate) mod prefetch;
 pub(crate) mod thread;

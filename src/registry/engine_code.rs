@@ -1,0 +1,175 @@
+//! The original of some code, shared by all stores of an engine.
+
+use super::code_image::CodeImage;
+use super::code_memory::CodeMemory;
+use super::code_tables::CodeTables;
+use super::engine::{Engine, LoadError};
+use super::pc::EngineCodePc;
+use super::residence::{Claim, ResidentCode};
+use crate::Refused;
+use crate::index::entry::Item;
+use crate::index::shared::Shared;
+use core::fmt;
+use core::ops::Range;
+
+/// The original of some code: in memory, and in the code map for as long as a handle to it exists.
+///
+/// A handle, cheap to clone. What a store runs is made of it: [`StoreCode`](super::StoreCode). The
+/// methods that only ask are constant time, without errors or panics, and signal-safe; dropping the
+/// last handle unregisters the code, and is not.
+///
+/// The same mapping can be registered by several engines, and several times by one
+/// ([`EngineCode::share_with`]): it stays in the map until the last of them lets go of it.
+#[derive(Clone)]
+pub struct EngineCode {
+    original: Shared<Original>,
+}
+
+struct Original {
+    engine: Engine,
+    memory: Shared<CodeMemory>,
+    /// None without text.
+    claim: Option<Claim>,
+}
+
+/// Code in memory could not be registered; the memory comes back.
+#[non_exhaustive]
+pub struct RegisterMemoryError {
+    /// Why.
+    pub reason: LoadError,
+    /// The memory.
+    pub memory: CodeMemory,
+}
+
+impl EngineCode {
+    /// Puts an image into memory and registers it: [`CodeMemory::publish`] and then
+    /// [`EngineCode::register`].
+    ///
+    /// # Errors
+    ///
+    /// Of either, without what they hand back; nothing has changed.
+    pub fn load(engine: &Engine, image: CodeImage) -> Result<Self, LoadError> {
+        Ok(Self::register(engine, CodeMemory::publish(engine, image)?)?)
+    }
+
+    /// Registers code that is in memory already.
+    ///
+    /// When this returns, every lookup in the engine's code map finds it.
+    ///
+    /// **Cost**: as [`CodeMap::register`](crate::CodeMap::register). **Progress**: lock-free.
+    /// **Panics**: none. **Signal-safe**: no.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Refused`]: out of memory, or other code is registered at the same place, which
+    /// can be only if an allocator gave memory away twice. [`LoadError::Memory`] if the code is
+    /// unpublished and cannot be published. The memory comes back, and nothing has changed.
+    pub fn register(engine: &Engine, mut memory: CodeMemory) -> Result<Self, RegisterMemoryError> {
+        if let Err(error) = memory.republish() {
+            return Err(RegisterMemoryError { reason: error.into(), memory });
+        }
+        match Shared::try_new(memory) {
+            Ok(memory) => Self::with(engine, memory)
+                .map_err(|(reason, memory)| RegisterMemoryError { reason, memory: only(memory) }),
+            Err(memory) => Err(RegisterMemoryError { reason: Refused::OutOfMemory.into(), memory }),
+        }
+    }
+
+    /// Registers the same mapping once more, for another engine or for the same.
+    ///
+    /// Each of the two is code of its own engine, and keeps the mapping registered there.
+    ///
+    /// **Cost**: a lookup; as [`EngineCode::register`], if the engine has another code map.
+    /// **Progress**: lock-free. **Panics**: none. **Signal-safe**: no.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Refused`], and nothing has changed.
+    pub fn share_with(&self, engine: &Engine) -> Result<Self, LoadError> {
+        Self::with(engine, self.original.memory.clone()).map_err(|(reason, _)| reason)
+    }
+
+    fn with(
+        engine: &Engine,
+        memory: Shared<CodeMemory>,
+    ) -> Result<Self, (LoadError, Shared<CodeMemory>)> {
+        let claim = match memory.mapping() {
+            None => Ok(None),
+            Some(mapping) => {
+                Claim::join(engine.map_handle(), mapping, memory.shared_tables()).map(Some)
+            }
+        };
+        match claim {
+            Ok(claim) => Shared::try_new(Original { engine: engine.clone(), memory, claim })
+                .map(|original| Self { original })
+                .map_err(|original| (Refused::OutOfMemory.into(), original.memory)),
+            Err(refused) => Err((refused.into(), memory)),
+        }
+    }
+
+    /// The engine that the code belongs to.
+    pub fn engine(&self) -> &Engine {
+        &self.original.engine
+    }
+
+    /// Where the original's text is: half-open; empty without text.
+    pub fn text_range(&self) -> Range<EngineCodePc> {
+        let range = self.original.memory.text_range();
+        EngineCodePc::new(range.start())..EngineCodePc::new(range.end())
+    }
+
+    /// The original's text, as the compiler made it. The addresses are not those that a store with
+    /// private copies runs.
+    pub fn text(&self) -> &[u8] {
+        self.original.memory.text()
+    }
+
+    /// The tables of the image that the code was made of.
+    pub fn tables(&self) -> &CodeTables {
+        self.original.memory.tables()
+    }
+
+    pub(crate) fn memory(&self) -> &Shared<CodeMemory> {
+        &self.original.memory
+    }
+
+    /// Lets go of the handle. If it was the last one of the last owner, the map's entry comes back,
+    /// for whoever takes several out at once.
+    pub(crate) fn release(self) -> Option<Item<ResidentCode>> {
+        self.original.try_into_body().ok()?.claim?.release()
+    }
+}
+
+/// What nobody else was given.
+fn only(memory: Shared<CodeMemory>) -> CodeMemory {
+    memory.try_into_body().unwrap_or_else(|_| unreachable!("nobody else was given it"))
+}
+
+impl fmt::Debug for EngineCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineCode").field("text_range", &self.text_range()).finish_non_exhaustive()
+    }
+}
+
+impl From<RegisterMemoryError> for LoadError {
+    fn from(error: RegisterMemoryError) -> Self {
+        error.reason
+    }
+}
+
+impl fmt::Display for RegisterMemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+impl fmt::Debug for RegisterMemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegisterMemoryError")
+            .field("reason", &self.reason)
+            .field("memory", &self.memory)
+            .finish()
+    }
+}
+
+impl core::error::Error for RegisterMemoryError {}

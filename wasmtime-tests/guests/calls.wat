@@ -1,0 +1,33 @@
+;; Calls: direct, imported, and indirect ones of several signatures; a start function; recursion.
+;; Imported functions take the first indices.
+(module
+  (type $unary (func (param i32) (result i32)))
+  (type $binary (func (param i32 i32) (result i32)))
+  (type $long (func (param i64 f32) (result f64)))
+  (type $many (func (param i32 i64) (result i32 i64)))
+  (import "host" "log" (func $log (param i32)))
+  (import "host" "now" (func $now (result i64)))
+  (table $table 8 8 funcref)
+  (global $count (mut i32) (i32.const 0))
+  (elem (table $table) (i32.const 0) func $double $add $widen $twist)
+  (func $double (type $unary) (i32.shl (local.get 0) (i32.const 1)))
+  (func $add (type $binary) (i32.add (local.get 0) (local.get 1)))
+  (func $widen (type $long) (f64.promote_f32 (local.get 1)))
+  (func $twist (type $many) (local.get 0) (local.get 1))
+  (func $call_unary (export "call_unary") (param i32 i32) (result i32)
+    (call_indirect $table (type $unary) (local.get 0) (local.get 1)))
+  (func $call_binary (export "call_binary") (param i32 i32 i32) (result i32)
+    (call_indirect $table (type $binary) (local.get 0) (local.get 1) (local.get 2)))
+  (func $call_long (export "call_long") (param i64 f32 i32) (result f64)
+    (call_indirect $table (type $long) (local.get 0) (local.get 1) (local.get 2)))
+  (func $call_many (export "call_many") (param i32 i64 i32) (result i32 i64)
+    (call_indirect $table (type $many) (local.get 0) (local.get 1) (local.get 2)))
+  (func $descend (export "descend") (param i32) (result i32)
+    (if (result i32) (local.get 0)
+      (then
+        (call $log (local.get 0))
+        (i32.add (i32.const 1) (call $descend (i32.sub (local.get 0) (i32.const 1)))))
+      (else unreachable)))
+  (func $begin
+    (global.set $count (i32.wrap_i64 (call $now))))
+  (start $begin))

@@ -1,0 +1,2 @@
+;; No function, no text.
+(module (memory 1))

@@ -1,0 +1,25 @@
+;; Loads and stores of all widths, and tables: most traps of most modules.
+(module
+  (memory (export "memory") 1 4)
+  (table $values 3 10 funcref)
+  (data (i32.const 8) "some bytes")
+  (func $load (export "load") (param i32) (result i32) (i32.load (local.get 0)))
+  (func $load_byte (param i32) (result i32) (i32.load8_s offset=70000 (local.get 0)))
+  (func $sum (export "sum") (param i32 i32) (result i64)
+    (local i64)
+    (block $done
+      (loop $again
+        (br_if $done (i32.eqz (local.get 1)))
+        (local.set 2 (i64.add (local.get 2) (i64.load (local.get 0))))
+        (local.set 0 (i32.add (local.get 0) (i32.const 8)))
+        (local.set 1 (i32.sub (local.get 1) (i32.const 1)))
+        (br $again)))
+    (local.get 2))
+  (func $store (export "store") (param i32 f64) (f64.store (local.get 0) (local.get 1)))
+  (func $copy (export "copy") (param i32 i32 i32)
+    (memory.copy (local.get 0) (local.get 1) (local.get 2)))
+  (func $grow (export "grow") (param i32) (result i32) (memory.grow (local.get 0)))
+  (func $vector (export "vector") (param i32) (result i32)
+    (i32x4.extract_lane 2 (v128.load (local.get 0))))
+  (func $table_get (export "table_get") (param i32) (result funcref)
+    (table.get $values (local.get 0))))
