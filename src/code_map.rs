@@ -263,7 +263,8 @@ impl<T: Send + Sync> CodeMap<T> {
     /// none but the closure's. **Signal-safe**: yes, on any thread and any stack, also when the
     /// signal interrupted a call on the same map, whatever call that is: no lock, allocation, free,
     /// system call or thread-local, and `errno` is untouched. (The closure has to be, too.)
-    #[inline(always)] // as `Reader::lookup`
+    #[cfg_attr(debug_assertions, inline)] // as `Reader::lookup`
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub fn lookup<R>(&self, pc: impl Into<Pc>, found: impl FnOnce(Hit<'_, T>) -> R) -> Option<R> {
         self.enter().lookup(pc).map(found)
     }

@@ -110,7 +110,10 @@ impl<'m, T> Reader<'m, T> {
     ///
     /// **Cost**: as [`CodeMap::lookup`](crate::CodeMap::lookup), without the atomic additions. **Progress**: wait-free.
     /// **Errors, panics**: none. **Signal-safe**: yes; it reads immutable nodes and one flag.
-    #[inline(always)] // a call would hand its answer over in memory
+    // A call would hand its answer over in memory. (Without optimisation, each inlined copy would take
+    // more of a handler's stack.)
+    #[cfg_attr(debug_assertions, inline)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub fn lookup(&self, pc: impl Into<Pc>) -> Option<Hit<'_, T>> {
         let pc = pc.into();
         let found = self.reading.version()?.tree.find(pc)?;

@@ -314,7 +314,8 @@ impl Guide {
     /// address.
     ///
     /// Signal-safe: reads the two slices; `get` in place of indexing leaves no panic.
-    #[inline(always)]
+    #[cfg_attr(debug_assertions, inline)] // as `Reader::lookup`
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn find<S>(
         self,
         slots: &[S],

@@ -62,7 +62,8 @@ impl<T> Slot<T> {
     /// # Safety
     ///
     /// 1. and 2. as for [`Slot::run`].
-    #[inline(always)]
+    #[cfg_attr(debug_assertions, inline)] // as `Reader::lookup`
+    #[cfg_attr(not(debug_assertions), inline(always))]
     unsafe fn search<'a, S>(
         &self,
         distance: usize,
@@ -99,7 +100,8 @@ impl<T> Slot<T> {
     /// # Safety
     ///
     /// 1. As for [`Slot::slots`]; and the node is not packed.
-    #[inline(always)]
+    #[cfg_attr(debug_assertions, inline)] // as `Reader::lookup`
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) unsafe fn find<'a>(
         &self,
         address: usize,
@@ -135,7 +137,8 @@ impl<T> Slot<T> {
     /// # Safety
     ///
     /// 1. As for [`Slot::slots`]; and the node is packed.
-    #[inline(always)]
+    #[cfg_attr(debug_assertions, inline)] // as `Reader::lookup`
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) unsafe fn find_packed(
         &self,
         address: usize,

@@ -61,7 +61,8 @@ impl<T> Tree<T> {
     /// Wait-free: one step per level, each of a fixed number of rounds of comparisons.
     ///
     /// Signal-safe: reads immutable nodes only; no panic, no call.
-    #[inline(always)]
+    #[cfg_attr(debug_assertions, inline)] // as `Reader::lookup`
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn find_slot(&self, pc: Pc, probe: impl Fn(*const u8)) -> Option<Slot<T>> {
         if self.root.is_nothing() {
             return None;
@@ -87,7 +88,8 @@ impl<T> Tree<T> {
     /// The range that contains `pc`, and its entry.
     ///
     /// Wait-free and signal-safe: see `find_slot`.
-    #[inline(always)]
+    #[cfg_attr(debug_assertions, inline)] // as `Reader::lookup`
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn find(&self, pc: Pc) -> Option<Found<'_, T>> {
         self.find_slot(pc, |_| ()).and_then(|slot| self.found(&slot))
     }
