@@ -52,6 +52,12 @@ mod snapshot;
 mod stats;
 mod sync;
 mod sys;
+#[cfg(all(
+    feature = "trap",
+    any(target_os = "linux", target_os = "android"),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+pub mod trap;
 
 pub use code_map::CodeMap;
 pub use error::{Refused, RegisterAllError, RegisterError, WrongMap};

@@ -6,9 +6,10 @@
 //! - [`clock`]: nanoseconds that never go back, and a pause that signals end;
 //! - [`thread`]: a number that tells a process's threads apart;
 //! - `pages`: memory for machine code, and making written instructions visible (`registry` only);
-//! - `claims`: a count for which zero is final (`registry` only; no port needs to change it).
+//! - `claims`: a count for which zero is final (`registry` only; no port needs to change it);
+//! - `signals`: what the trap runtime asks of signals (`trap` only; Linux).
 //!
-//! None of them is on the handler's path.
+//! None of them is on the path of a lookup; what of `signals` is on the path of a fault, it says.
 
 pub(crate) mod barrier;
 #[cfg(feature = "registry")]
@@ -18,4 +19,10 @@ pub(crate) mod destroying;
 pub(crate) mod fork;
 #[cfg(feature = "registry")]
 pub(crate) mod pages;
+#[cfg(all(
+    feature = "trap",
+    any(target_os = "linux", target_os = "android"),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+pub(crate) mod signals;
 pub(crate) mod thread;
