@@ -7,13 +7,14 @@
 //! counts only if the code map knows it. So it ends by itself where guests end, it takes at most as
 //! many steps as there is room for, and all that it reads is mapped.
 //!
-//! A function that was interrupted before it has set up its frame has its caller's frame pointer
-//! still. Where that is the first instruction the return address is known to be on top of the stack,
-//! or in the link register, and is not lost. (An overflow of the stack is found there.)
+//! A function that has not set up its frame yet, or has taken it down already, has its caller's frame
+//! pointer: the frame that this leads to is the caller's caller's, and the caller would be left out.
+//! (An overflow of the stack is found there, mostly.) The instruction tells, for only prologues and
+//! epilogues have these: `machine::unframed`.
 
 use crate::Reader;
 use crate::registry::ResidentCode;
-use crate::sys::signals::machine::{self, Registers};
+use crate::sys::signals::machine::{self, MOST_BYTES, Registers, Unframed};
 use core::ops::Range;
 
 /// The most frames that a backtrace has.
@@ -80,7 +81,11 @@ pub(crate) unsafe fn walk(
         None => false,
     };
     let mut complete = note(from.pc);
-    let caller = if starts_a_function(reader, from.pc) { without_frame(from, read) } else { None };
+    let caller = match unframed(reader, from.pc) {
+        Some(Unframed::OnStack(offset)) => from.sp.checked_add(offset).and_then(read),
+        Some(Unframed::Linked) => Some(from.link),
+        None => None,
+    };
     if let Some(pc) = caller.and_then(known) {
         complete = complete && note(pc);
     }
@@ -96,16 +101,18 @@ pub(crate) unsafe fn walk(
     (count, complete)
 }
 
-/// Whether the function at `pc` has not done anything yet.
-fn starts_a_function(reader: &Reader<'_, ResidentCode>, pc: usize) -> bool {
-    let function = |hit: crate::Hit<'_, ResidentCode>| {
-        let offset = hit.offset();
-        hit.value().function_at(offset).is_some_and(|f| f.range.start().get() as usize == offset)
-    };
-    reader.lookup(pc).is_some_and(function)
-}
-
-/// The return address of a function that has no frame yet.
-fn without_frame(from: Registers, read: impl Fn(usize) -> Option<usize>) -> Option<usize> {
-    if from.link != 0 { Some(from.link) } else { read(from.sp) }
+/// Where the return address is, if the function at `pc` has no frame at that instruction.
+#[inline]
+fn unframed(reader: &Reader<'_, ResidentCode>, pc: usize) -> Option<Unframed> {
+    let hit = reader.lookup(pc)?;
+    let mut instruction = [0; MOST_BYTES];
+    let rest = pc..hit.range().end();
+    for (byte, at) in instruction.iter_mut().zip(rest) {
+        // SAFETY: text of a mapping that stays while `reader` lives: it may be read.
+        *byte = unsafe { core::ptr::with_exposed_provenance::<u8>(at).read_volatile() };
+    }
+    let offset = hit.offset();
+    let function = hit.value().function_at(offset);
+    let first = function.is_some_and(|it| it.range.start().get() as usize == offset);
+    machine::unframed(instruction, first)
 }

@@ -32,7 +32,7 @@ mod sealed {
 }
 
 macro_rules! of_arguments {
-    ($($name:ident)*) => {
+    ($($argument:ident: $name:ident),*) => {
         impl<R: Copy, $($name: Copy),*> sealed::Sealed<($($name,)*)>
             for unsafe extern "C" fn($($name),*) -> R
         {
@@ -45,21 +45,20 @@ macro_rules! of_arguments {
             type Output = R;
 
             #[inline]
-            #[expect(non_snake_case, reason = "arguments are called as their types")]
-            unsafe fn call_with(self, ($($name,)*): ($($name,)*)) -> R {
+            unsafe fn call_with(self, ($($argument,)*): ($($name,)*)) -> R {
                 // SAFETY: by 1.
-                unsafe { self($($name),*) }
+                unsafe { self($($argument),*) }
             }
         }
     };
 }
 
 of_arguments!();
-of_arguments!(A);
-of_arguments!(A B);
-of_arguments!(A B C);
-of_arguments!(A B C D);
-of_arguments!(A B C D E);
-of_arguments!(A B C D E F);
-of_arguments!(A B C D E F G);
-of_arguments!(A B C D E F G H);
+of_arguments!(a: A);
+of_arguments!(a: A, b: B);
+of_arguments!(a: A, b: B, c: C);
+of_arguments!(a: A, b: B, c: C, d: D);
+of_arguments!(a: A, b: B, c: C, d: D, e: E);
+of_arguments!(a: A, b: B, c: C, d: D, e: E, f: F);
+of_arguments!(a: A, b: B, c: C, d: D, e: E, f: F, g: G);
+of_arguments!(a: A, b: B, c: C, d: D, e: E, f: F, g: G, h: H);

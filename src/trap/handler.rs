@@ -77,7 +77,9 @@ impl TrapHandler {
                 // As before, unless others have it installed as well.
                 if HANDLES.close() {
                     let installed = chain::links(|_| true).filter(|link| link.is_installed());
-                    installed.for_each(|link| drop(link.uninstall(on_fault)));
+                    for link in installed {
+                        let _ = link.uninstall(on_fault);
+                    }
                     HANDLES.closed(1);
                 }
                 return Err(match error {
@@ -137,7 +139,9 @@ fn take_out() -> Result<(), UninstallRefused> {
     let mut taken: [Option<&Link>; signal::FAULTS.len()] = [None; _];
     for (link, place) in installed().zip(0..) {
         if let Err(error) = link.uninstall(on_fault) {
-            taken.into_iter().flatten().for_each(|link| drop(link.install(on_fault)));
+            for link in taken.into_iter().flatten() {
+                let _ = link.install(on_fault);
+            }
             return Err(refused(link, error));
         }
         taken[place] = Some(link);

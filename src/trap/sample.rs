@@ -34,7 +34,6 @@ use core::ffi::c_void;
 ///
 /// 1. `context` is what the kernel gave the handler that is running, installed with `SA_SIGINFO`, and
 ///    nobody else looks at it during the call.
-/// 2. Guests keep frame pointers, or leave the register alone.
 pub unsafe fn sample_guest(context: *mut c_void, frames: &mut [usize]) -> usize {
     // SAFETY: (`from_handler`) 1. by 1.; 2. by 1., and it is gone at the end.
     let interrupted = unsafe { Interrupted::from_handler(context) };

@@ -1,7 +1,7 @@
 #![expect(unsafe_code, reason = "assembly")]
 //! The AArch64 port (AAPCS64).
 
-use super::{Recovery, Registers};
+use super::{MOST_BYTES, Recovery, Registers, Unframed};
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 
@@ -162,4 +162,15 @@ pub(crate) fn return_address(stored: usize) -> usize {
             address = lateout(reg) address, out("x30") _, options(nomem, nostack, preserves_flags))
     };
     address
+}
+
+/// Where the return address is, if an instruction stands where functions have no frame: `first` says
+/// that it is a function's first.
+#[inline]
+pub(crate) fn unframed(instruction: [u8; MOST_BYTES], first: bool) -> Option<Unframed> {
+    const SAVE: u32 = 0xa9bf_7bfd; // stp x29, x30, [sp, #-16]!
+    const SET: u32 = 0x9100_03fd; // mov x29, sp
+    const RETURN: u32 = 0xd65f_03c0; // ret
+    let known = matches!(u32::from_le_bytes(instruction), SAVE | SET | RETURN);
+    (known || first).then_some(Unframed::Linked)
 }

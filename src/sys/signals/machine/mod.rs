@@ -35,6 +35,19 @@ pub(crate) struct Recovery {
 /// What `enter` returns when the thread came back by the recovery point.
 pub(crate) const RECOVERED: usize = 1;
 
+/// How many bytes of an instruction [`unframed`] looks at.
+pub(crate) const MOST_BYTES: usize = 4;
+
+/// Where the return address is in a function without a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(target_arch = "x86_64", expect(dead_code, reason = "calls store the return address"))]
+pub(crate) enum Unframed {
+    /// So many bytes above the stack pointer.
+    OnStack(usize),
+    /// In the link register.
+    Linked,
+}
+
 /// The registers that a stack walk begins with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registers {

@@ -1,7 +1,7 @@
 #![expect(unsafe_code, reason = "assembly")]
 //! The x86-64 port (System V).
 
-use super::{Recovery, Registers};
+use super::{MOST_BYTES, Recovery, Registers, Unframed};
 use core::arch::naked_asm;
 use core::ffi::{c_int, c_void};
 
@@ -150,4 +150,17 @@ pub(crate) fn recover(context: &mut libc::mcontext_t, to: Recovery) {
 #[inline]
 pub(crate) fn return_address(stored: usize) -> usize {
     stored
+}
+
+/// Where the return address is, if an instruction stands where functions have no frame: `first` says
+/// that it is a function's first.
+#[inline]
+pub(crate) fn unframed(instruction: [u8; MOST_BYTES], first: bool) -> Option<Unframed> {
+    match instruction {
+        // push rbp; ret
+        [0x55, ..] | [0xc3, ..] => Some(Unframed::OnStack(0)),
+        // mov rbp, rsp
+        [0x48, 0x89, 0xe5, _] | [0x48, 0x8b, 0xec, _] => Some(Unframed::OnStack(8)),
+        _ => first.then_some(Unframed::OnStack(0)),
+    }
 }
