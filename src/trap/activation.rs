@@ -114,11 +114,7 @@ impl<'a> Activation<'a> {
         // frames are those of guests, by 2. and 3.; of `Outgoing::call`, which drops nothing; and of
         // a host function in `host_call`, which answers for itself.
         let ending = unsafe {
-            machine::enter(
-                frame.recovery.get(),
-                Outgoing::<A, F>::call,
-                (&raw mut outgoing).cast(),
-            )
+            machine::enter(frame.recovery.get(), Outgoing::<A, F>::call, (&raw mut outgoing).cast())
         };
         drop(within);
         if ending != RECOVERED {
@@ -239,7 +235,8 @@ impl GuestThread {
         let activation = Activation { thread: self, trap: Cell::new(None), only: PhantomData };
         let result = run(&activation);
         let trap = activation.trap.take();
-        result.map_err(|_| trap.unwrap_or_else(|| unreachable!("only a call that trapped tells so")))
+        result
+            .map_err(|_| trap.unwrap_or_else(|| unreachable!("only a call that trapped tells so")))
     }
 }
 

@@ -7,12 +7,12 @@
 
 use super::backtrace::{MOST_FRAMES, walk};
 use super::thread_record::THREADS;
+use crate::Hit;
 use crate::registry::{ResidentCode, TrapCode, breakpoint_address, process_code_map};
 use crate::sys::signals::chain;
 use crate::sys::signals::interrupted::Interrupted;
 use crate::sys::signals::machine::Recovery;
 use crate::sys::signals::signal::{Kind, Signal};
-use crate::Hit;
 use core::ffi::{c_int, c_void};
 use core::ops::Range;
 

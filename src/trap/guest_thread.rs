@@ -80,7 +80,8 @@ impl GuestThread {
         let record = THREADS.register(range, ThreadRecord::new(own)).map_err(|e| e.reason)?;
         let handles = Cell::new(1);
         let prepared = Prepared { handles, record, stack, _handler: handler.clone() };
-        let prepared = try_box(prepared).map_err(|_| PrepareError::Refused(Refused::OutOfMemory))?;
+        let prepared =
+            try_box(prepared).map_err(|_| PrepareError::Refused(Refused::OutOfMemory))?;
         let prepared = NonNull::from(Box::leak(prepared));
         own_thread::set::<Prepared>(prepared.as_ptr());
         Ok(Self { prepared })

@@ -18,7 +18,7 @@
 //! # let text = vec![0x1f, 0xc1, 0x00, 0x00]; // udf #0xc11f
 //! let end = text.len();
 //! let mut image = CodeImage::builder(text);
-//! image.function(FuncKey::new(0, 0), 0..end, "unreachable")?.trap(0, TrapCode::new(9))?;
+//! image.function(FuncKey::new(0, 0), 0..end, "unreachable")?.trap(0_u32, TrapCode::new(9))?;
 //! let engine = Engine::new(EngineConfig::new())?;
 //! let code = EngineCode::load(&engine, image.finish()?)?;
 //!

@@ -22,8 +22,10 @@ pub(crate) enum Ends {
 
 pub(crate) fn main() {
     let arguments: Vec<_> = env::args().skip(1).collect();
-    let scenarios: Vec<_> =
-        [faults::SCENARIOS, handlers::SCENARIOS, installing::SCENARIOS].into_iter().flatten().collect();
+    let scenarios: Vec<_> = [faults::SCENARIOS, handlers::SCENARIOS, installing::SCENARIOS]
+        .into_iter()
+        .flatten()
+        .collect();
     if let [child, name, installed] = &*arguments
         && child == "child"
     {
@@ -45,7 +47,12 @@ fn compare(scenario: &Scenario) -> bool {
         Ends::Well => with.status.success(),
         Ends::By(signal) => with.status.signal() == Some(signal),
     };
-    println!("{}: {} ({})", scenario.name, if same && right { "ok" } else { "FAILED" }, with.status);
+    println!(
+        "{}: {} ({})",
+        scenario.name,
+        if same && right { "ok" } else { "FAILED" },
+        with.status
+    );
     if !(same && right) {
         println!("must end: {:?}\nwith: {with:#?}\nwithout: {without:#?}", scenario.ends);
     }

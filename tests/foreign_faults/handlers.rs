@@ -161,7 +161,10 @@ fn interrupted_read(stage: &Stage, flags: libc::c_int) {
     let mut byte = 0_u8;
     // SAFETY: room for one byte.
     let read = unsafe { libc::read(ends[0], (&raw mut byte).cast(), 1) };
-    println!("read {read}, {byte}, {}", std::io::Error::last_os_error().raw_os_error().unwrap_or(0));
+    println!(
+        "read {read}, {byte}, {}",
+        std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+    );
     writer.join().expect("no panic");
 }
 

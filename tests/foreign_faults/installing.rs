@@ -27,7 +27,9 @@ fn action(signal: libc::c_int) -> libc::sigaction {
 }
 
 fn actions() -> [(usize, libc::c_int); 5] {
-    SIGNALS.map(action).map(|action| (action.sa_sigaction, action.sa_flags))
+    // What the C library adds for itself.
+    const SA_RESTORER: libc::c_int = 0x0400_0000;
+    SIGNALS.map(action).map(|action| (action.sa_sigaction, action.sa_flags & !SA_RESTORER))
 }
 
 fn install() -> TrapHandler {

@@ -5,10 +5,10 @@
 //! `foreign_faults [FILTER]` compares, `foreign_faults child SCENARIO with|without` is one of the two.
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod compare;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[path = "../../examples/mini_runtime/compiler.rs"]
 mod compiler;
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod compare;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod faults;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -19,6 +19,7 @@ mod installing;
 mod stage;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[path = "../trap_guests/mod.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
 mod trap_guests;
 
 fn main() {

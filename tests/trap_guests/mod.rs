@@ -142,7 +142,12 @@ impl Guests {
     }
 
     /// Calls a guest in an activation of its own.
-    pub(crate) fn run(&self, thread: &GuestThread, name: &str, with: [i64; 3]) -> Result<i64, Trap> {
+    pub(crate) fn run(
+        &self,
+        thread: &GuestThread,
+        name: &str,
+        with: [i64; 3],
+    ) -> Result<i64, Trap> {
         thread.catch_traps(|activation| self.enter(activation, name, with))
     }
 }

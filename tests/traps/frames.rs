@@ -8,7 +8,8 @@ use pcmap::trap::MOST_FRAMES;
 fn every_frame_is_told() {
     let (guests, thread) = (Guests::load(), prepared());
     for depth in [0, 1, 5, 61, 62, 63, 64, 200_usize] {
-        let (descend, call) = (guests.address("descend"), [guests.address("descend"), depth as i64, 0]);
+        let (descend, call) =
+            (guests.address("descend"), [guests.address("descend"), depth as i64, 0]);
         let trap = guests.run(&thread, "descend", call).expect_err("it loads from nowhere");
         let all = depth + 1;
         assert_eq!(trap.frames().len(), all.min(MOST_FRAMES));

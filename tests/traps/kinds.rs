@@ -112,7 +112,9 @@ fn a_trap_is_a_result() {
     });
     assert_eq!(sum.expect("the trap was answered"), 106);
     let trap = thread.catch_traps(|activation| {
-        guests.enter(activation, "load", [0; 3]).or_else(|_| guests.enter(activation, "unreachable", [0; 3]))
+        guests
+            .enter(activation, "load", [0; 3])
+            .or_else(|_| guests.enter(activation, "unreachable", [0; 3]))
     });
     check(&guests, &trap.expect_err("the other one trapped"), "unreachable", Some(0x41));
 }

@@ -56,11 +56,7 @@ pub(crate) fn links(wanted: impl Fn(c_int) -> bool) -> impl Iterator<Item = &'st
 
 impl Link {
     const fn of(signal: c_int) -> Self {
-        Self {
-            signal,
-            before: AtomicPtr::new(ptr::null_mut()),
-            installed: AtomicBool::new(false),
-        }
+        Self { signal, before: AtomicPtr::new(ptr::null_mut()), installed: AtomicBool::new(false) }
     }
 
     pub(crate) fn signal(&self) -> c_int {
