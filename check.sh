@@ -19,6 +19,8 @@ fi
 step 'lints'
 if cargo clippy --version >/dev/null 2>&1; then
   cargo clippy --workspace --all-targets -- -D warnings
+  cargo clippy --lib --no-default-features -- -D warnings
+  cargo clippy --lib --no-default-features --features registry -- -D warnings
 else
   echo 'skipped: clippy is not installed'
 fi
@@ -28,6 +30,9 @@ RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-it
 
 step 'the main job, three seconds'
 cargo run --release --example fault_storm -- --seconds 3
+
+step 'a small runtime'
+cargo run --example mini_runtime
 
 step 'every benchmark once'
 cargo bench -- --test

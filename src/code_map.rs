@@ -35,7 +35,7 @@ use core::time::Duration;
 /// # Ok::<(), pcmap::RegisterError<&str>>(())
 /// ```
 pub struct CodeMap<T: Send + Sync> {
-    index: Index<T>,
+    pub(crate) index: Index<T>,
 }
 
 impl<T: Send + Sync> CodeMap<T> {

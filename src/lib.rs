@@ -38,7 +38,9 @@
 //! # What may be called in a signal handler
 //!
 //! [`CodeMap::lookup`], [`CodeMap::enter`], [`Reader::lookup`], all of [`Hit`], and the accessors
-//! of [`CodeRange`], [`Pc`], [`Registration`] and [`RegistrationKey`]. Nothing else.
+//! of [`CodeRange`], [`Pc`], [`Registration`] and [`RegistrationKey`]. With the feature `registry`,
+//! also all of `ResidentCode`, the addresses and offsets of that module, and what its tables say of
+//! one offset. Nothing else.
 
 mod batch;
 mod code_map;
@@ -86,6 +88,10 @@ pub mod design {}
 #[cfg(doc)]
 #[doc = include_str!("../docs/SIGNAL_SAFETY.md")]
 pub mod signal_safety {}
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/REGISTRY.md")]
+pub mod registry_design {}
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -5,7 +5,11 @@
 //! instruction would have done. (Every guest begins with the same one, which saves the frame
 //! pointer.) It runs on a stack of its own: what that instruction stores lies where the kernel would
 //! otherwise put the handler's frame.
-#![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#![cfg(all(
+    feature = "registry",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 #![expect(unsafe_code, reason = "signals, and calls of machine code")]
 
 #[expect(dead_code, reason = "other tests use the rest of it")]

@@ -73,7 +73,7 @@ pub(crate) fn compile(modules: &[&str]) -> Result<CodeImage, Box<dyn Error>> {
             image.trampoline(SIGNATURE, *key)?;
         }
     }
-    Ok(image.finish().map_err(|refused| refused.reason)?)
+    Ok(image.finish()?)
 }
 
 fn host() -> Result<OwnedTargetIsa, Box<dyn Error>> {

@@ -74,8 +74,8 @@ pub enum BreakpointError {
 impl ModuleRegistry {
     /// Sets a breakpoint in a module's code, as this store runs it; whether it was not set before.
     ///
-    /// `at` is where one of the image's breakpoint sites starts, in a function of the module. No code of the
-    /// image may be running in this store meanwhile.
+    /// `at` is where one of the image's breakpoint sites starts, in a function of the module. No
+    /// code of the image may be running in this store meanwhile.
     ///
     /// **Cost**: O(log n), two system calls (and on aarch64 O(text)). **Panics**: none.
     /// **Signal-safe**: no.

@@ -226,8 +226,8 @@ impl CodeImageBuilder {
         self.check_sites(&functions)?;
         Ok(CodeTables {
             text_len,
-            traps: TrapTable::build(&self.traps)?,
-            addresses: AddressMap::build(&self.addresses)?,
+            traps: TrapTable::build(&self.traps).map_err(of_table)?,
+            addresses: AddressMap::build(&self.addresses).map_err(of_table)?,
             trampolines: self.trampoline_numbers(&by_key)?,
             name_places: collected(self.functions.iter().map(|function| function.name))?,
             sites: collected(self.sites.iter().copied())?,
@@ -266,7 +266,7 @@ impl CodeImageBuilder {
 
     fn function_table(&self) -> Result<FunctionTable, ImageError> {
         let given = self.functions.iter().map(|function| (function.range, function.key));
-        Ok(FunctionTable::build(&collected(given)?)?)
+        FunctionTable::build(&collected(given)?).map_err(of_table)
     }
 
     /// The numbers of the functions, sorted by key.
@@ -367,14 +367,19 @@ fn collected<X>(items: impl ExactSizeIterator<Item = X>) -> Result<Vec<X>, Image
     Ok(vector)
 }
 
-impl From<TableError> for ImageError {
-    fn from(error: TableError) -> Self {
-        match error {
-            TableError::OutOfMemory => Self::OutOfMemory,
-            TableError::TooMany => Self::TooMany,
-            // Sorted and checked before: the tables find nothing that was not found here.
-            TableError::NotAscending { offset } => Self::DuplicateAddress { at: offset },
-        }
+/// What a table says of entries that were sorted and checked here.
+fn of_table(error: TableError) -> ImageError {
+    match error {
+        TableError::OutOfMemory => ImageError::OutOfMemory,
+        TableError::TooMany => ImageError::TooMany,
+        // Not after the checks.
+        TableError::NotAscending { offset } => ImageError::DuplicateAddress { at: offset },
+    }
+}
+
+impl From<RefusedImage> for ImageError {
+    fn from(refused: RefusedImage) -> Self {
+        refused.reason
     }
 }
 

@@ -230,6 +230,12 @@ impl fmt::Debug for CodeMemory {
     }
 }
 
+impl From<LoadImageError> for LoadError {
+    fn from(error: LoadImageError) -> Self {
+        error.reason
+    }
+}
+
 impl fmt::Display for LoadImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.reason.fmt(f)

@@ -49,8 +49,7 @@ impl EngineCode {
     ///
     /// Of either, without what they hand back; nothing has changed.
     pub fn load(engine: &Engine, image: CodeImage) -> Result<Self, LoadError> {
-        let memory = CodeMemory::publish(engine, image).map_err(|error| error.reason)?;
-        Self::register(engine, memory).map_err(|error| error.reason)
+        Ok(Self::register(engine, CodeMemory::publish(engine, image)?)?)
     }
 
     /// Registers code that is in memory already.
@@ -149,6 +148,12 @@ fn only(memory: Shared<CodeMemory>) -> CodeMemory {
 impl fmt::Debug for EngineCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EngineCode").field("text_range", &self.text_range()).finish_non_exhaustive()
+    }
+}
+
+impl From<RegisterMemoryError> for LoadError {
+    fn from(error: RegisterMemoryError) -> Self {
+        error.reason
     }
 }
 

@@ -9,7 +9,7 @@
 //! An [`Engine`] loads images: [`EngineCode`] is the original of some code, in executable memory and
 //! in the engine's code map, where handlers find [`ResidentCode`]. A store keeps what it runs in a
 //! [`ModuleRegistry`]: originals, or private copies that breakpoints may patch; and asks it what is
-//! at a program counter. What belongs together is told in [`design`].
+//! at a program counter. What belongs together is told in [`registry_design`](crate::registry_design).
 //!
 //! ```
 //! use pcmap::CodeMap;
@@ -19,7 +19,7 @@
 //!
 //! // What a compiler makes: on x86-64, `ud2`.
 //! let mut image = CodeImage::builder(vec![0x0f, 0x0b]);
-//! image.function(FuncKey::new(0, 0), 0..2, "unreachable")?.trap(0, TrapCode::new(9))?;
+//! image.function(FuncKey::new(0, 0), 0..2_u32, "unreachable")?.trap(0_u32, TrapCode::new(9))?;
 //!
 //! let engine = Engine::new(EngineConfig::new())?;
 //! let code = EngineCode::load(&engine, image.finish()?)?;
@@ -97,7 +97,3 @@ pub use store_code::StoreCode;
 pub use table_error::TableError;
 pub use text_offset::{SourceOffset, TextOffset, TextRange, TextRangeError};
 pub use trap_table::{TrapTable, TrapTableRef, Traps};
-
-#[cfg(doc)]
-#[doc = include_str!("../../docs/REGISTRY.md")]
-pub mod design {}

@@ -29,7 +29,9 @@
 //!   remove, and does not touch the new entry.
 //!
 //! So joining and leaving are lock-free: a joiner goes round again only if another thread has
-//! joined, left or registered meanwhile. A joiner that succeeded is in the newest version of the
+//! published something meanwhile. (In the midst of taking an entry out *without memory* there is a
+//! moment at which lookups do not find it and it is still in the way. A joiner that meets that gets
+//! the overlap as an error, as anybody would who registers there; it does not wait.) A joiner that succeeded is in the newest version of the
 //! map: the entry is taken out only after the count was 0, and it was not when the joiner counted
 //! itself in, nor is it until it leaves.
 
@@ -97,6 +99,7 @@ impl Claim {
         let range = CodeRange::from_start_len(mapping.start(), mapping.len())?;
         let claim = |item| Self { map: map.clone(), item: Some(item) };
         loop {
+            let publications = map.get().index.sequence();
             match Standing::of(map.get(), range, mapping) {
                 Standing::Joined(item) => return Ok(claim(item)),
                 Standing::Taken(existing) => {
@@ -117,8 +120,10 @@ impl Claim {
             item.entry.value.claims.set_place(item.entry.as_raw());
             match map.get().register_item(item) {
                 Ok(registration) => return Ok(claim(registration.into_item())),
-                // Another thread was faster. With this mapping, perhaps: look again.
-                Err((Refused::Overlap { existing, .. }, _)) if existing == range => {}
+                // Another thread was faster. With this mapping, perhaps: look again, where it is
+                // found. (If nothing has been published, it is not: see the head of the file.)
+                Err((Refused::Overlap { existing, .. }, _))
+                    if existing == range && map.get().index.sequence() != publications => {}
                 Err((reason, _)) => return Err(reason),
             }
         }
@@ -274,6 +279,26 @@ mod tests {
         assert_eq!(bench.owners(), Some(1));
         drop(one);
         assert_eq!((bench.owners(), bench.map.get().stats().entries), (None, 0));
+    }
+
+    /// A thread that takes an entry out without memory, and stops when lookups do not find it any
+    /// more and it is still in the way: that is an error, and nobody waits.
+    #[test]
+    fn an_entry_that_is_hidden_and_in_the_way_is_an_error() {
+        let bench = Bench::new();
+        // Somewhere else something is buried already, so that lookups ask for tombstones.
+        let other = Bench { map: bench.map.clone(), ..Bench::new() };
+        bench.map.get().index.bury(&[other.join().release().expect("the last owner")]);
+        drop(other.join());
+        let stopped = bench.join().release().expect("the last owner");
+        stopped.entry.bury();
+        assert_eq!(bench.owners(), None);
+        let refused = Claim::join(&bench.map, &bench.mapping, &bench.tables);
+        assert!(matches!(refused, Err(Refused::Overlap { .. })));
+        // It goes on.
+        bench.map.get().index.bury(&[stopped]);
+        drop(bench.join());
+        assert_eq!(bench.map.get().stats().entries, 0);
     }
 
     /// Many that leave at once, and stop, and go on in any order.

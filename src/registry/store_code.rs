@@ -5,7 +5,9 @@ use super::engine::LoadError;
 use super::engine_code::EngineCode;
 use super::pc::StoreCodePc;
 use super::residence::{Claim, ResidentCode};
+use crate::Refused;
 use crate::index::entry::Item;
+use crate::index::try_box::try_box;
 use core::fmt;
 use core::ops::Range;
 
@@ -20,13 +22,16 @@ pub struct StoreCode {
     original: EngineCode,
 }
 
+/// Small, for registries move it about.
 enum Storage {
     Shared,
-    Private {
-        memory: CodeMemory,
-        /// None without text.
-        claim: Option<Claim>,
-    },
+    Private(Box<PrivateCopy>),
+}
+
+struct PrivateCopy {
+    memory: CodeMemory,
+    /// None without text.
+    claim: Option<Claim>,
 }
 
 impl StoreCode {
@@ -49,7 +54,8 @@ impl StoreCode {
                     Some(Claim::join(engine.map_handle(), mapping, memory.shared_tables())?)
                 }
             };
-            Storage::Private { memory, claim }
+            let copy = try_box(PrivateCopy { memory, claim });
+            Storage::Private(copy.map_err(|_| Refused::OutOfMemory)?)
         } else {
             Storage::Shared
         };
@@ -63,14 +69,14 @@ impl StoreCode {
 
     /// Whether no other store runs it.
     pub fn is_private(&self) -> bool {
-        matches!(self.storage, Storage::Private { .. })
+        matches!(self.storage, Storage::Private(_))
     }
 
     /// The memory that is run.
     pub fn code_memory(&self) -> &CodeMemory {
         match &self.storage {
             Storage::Shared => self.original.memory(),
-            Storage::Private { memory, .. } => memory,
+            Storage::Private(copy) => &copy.memory,
         }
     }
 
@@ -78,7 +84,7 @@ impl StoreCode {
     pub fn code_memory_mut(&mut self) -> Option<&mut CodeMemory> {
         match &mut self.storage {
             Storage::Shared => None,
-            Storage::Private { memory, .. } => Some(memory),
+            Storage::Private(copy) => Some(&mut copy.memory),
         }
     }
 
@@ -97,8 +103,8 @@ impl StoreCode {
     /// whoever takes several out at once.
     pub(crate) fn release(self, mut closed: impl FnMut(Item<ResidentCode>)) {
         let Self { storage, original } = self;
-        if let Storage::Private { claim: Some(claim), .. } = storage
-            && let Some(item) = claim.release()
+        if let Storage::Private(copy) = storage
+            && let Some(item) = copy.claim.and_then(Claim::release)
         {
             closed(item);
         }

@@ -114,9 +114,8 @@ pub(crate) const CAN_PUBLISH_INSTRUCTIONS: bool =
 
 /// Returns when every core fetches the instructions that this thread has written at `start`.
 ///
-/// On x86 instruction fetches see stores, and a core that another one wrote code for executes a
-/// serialising instruction before it can run it: the interrupt that drops its old translation of
-/// the page, whose protection was changed.
+/// On x86 instruction fetches are coherent with stores. Old bytes could only be in the pipeline of a
+/// core that is executing them, and nobody executes what is being written.
 ///
 /// # Safety
 ///

@@ -113,7 +113,7 @@ impl Layout {
             let key = FuncKey::new(TRAMPOLINES, i as u32);
             image.function(key, range, None)?.trampoline(signature, key)?;
         }
-        image.finish().map_err(|refused| refused.reason)
+        Ok(image.finish()?)
     }
 
     /// The function at an offset into the text.

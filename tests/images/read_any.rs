@@ -4,7 +4,7 @@ use pcmap::registry::{CodeImage, CodeTables, TextOffset};
 
 /// Reads `data` in every way that there is and looks at all that came out. Panics only if pcmap is
 /// wrong. Tells whether any image was given.
-pub fn read_any(data: &[u8]) -> bool {
+pub(crate) fn read_any(data: &[u8]) -> bool {
     let images = [CodeImage::from_elf(data), CodeImage::from_wasmtime_artifact(data)];
     let mut given = false;
     for image in images.into_iter().flatten() {

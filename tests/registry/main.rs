@@ -1,4 +1,5 @@
 //! Modules and stores: real machine code in real mappings.
+#![cfg(feature = "registry")]
 
 #[path = "../guests/mod.rs"]
 mod guests;

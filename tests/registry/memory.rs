@@ -2,10 +2,11 @@
 //! Memory for code that counts what it gave, and refuses the k-th call. On demand it lies, and gives
 //! memory that is in use.
 
+use crate::protection::permissions;
 use pcmap::registry::{CodeAllocator, MemoryError, SystemPages};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 #[derive(Debug)]
 pub(crate) struct Memory {
@@ -19,6 +20,8 @@ pub(crate) struct Memory {
     /// A region that is to be given once more, or 0; and then, not to be given back once.
     again: AtomicUsize,
     keep: AtomicUsize,
+    /// Whether all page protections of the process are looked at after each change.
+    watch: AtomicBool,
 }
 
 impl Memory {
@@ -32,6 +35,7 @@ impl Memory {
             refuse_many: zero(0),
             again: zero(0),
             keep: zero(0),
+            watch: AtomicBool::new(false),
         })
     }
 
@@ -57,6 +61,18 @@ impl Memory {
     /// meanwhile.
     pub(crate) fn give_again(&self, start: usize) {
         self.again.store(start, SeqCst);
+    }
+
+    /// From now on all page protections of the process are looked at after each change.
+    pub(crate) fn watch(&self) {
+        self.watch.store(true, SeqCst);
+    }
+
+    fn look(&self, region: NonNull<[u8]>, expected: &str) {
+        if self.watch.load(SeqCst) {
+            let found = permissions(region.cast::<u8>().as_ptr().addr());
+            assert_eq!(found.as_deref(), Some(expected));
+        }
     }
 
     /// Whether this call is to be refused.
@@ -86,6 +102,7 @@ unsafe impl CodeAllocator for Memory {
         }
         let region = SystemPages.allocate(len, align)?;
         self.live.fetch_add(1, SeqCst);
+        self.look(region, "rw-");
         Ok(region)
     }
 
@@ -94,7 +111,9 @@ unsafe impl CodeAllocator for Memory {
             return Err(MemoryError::MakeExecutable { os_error: 0 });
         }
         // SAFETY: the caller's promise is passed on: regions are those of the system's pages.
-        unsafe { SystemPages.make_executable(region) }
+        unsafe { SystemPages.make_executable(region) }?;
+        self.look(region, "r-x");
+        Ok(())
     }
 
     unsafe fn make_writable(&self, region: NonNull<[u8]>) -> Result<(), MemoryError> {
@@ -102,7 +121,9 @@ unsafe impl CodeAllocator for Memory {
             return Err(MemoryError::MakeWritable { os_error: 0 });
         }
         // SAFETY: as above.
-        unsafe { SystemPages.make_writable(region) }
+        unsafe { SystemPages.make_writable(region) }?;
+        self.look(region, "rw-");
+        Ok(())
     }
 
     unsafe fn deallocate(&self, region: NonNull<[u8]>) {

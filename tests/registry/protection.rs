@@ -2,12 +2,12 @@
 
 use crate::Bench;
 use crate::guests::images::Layout;
-use pcmap::registry::{EngineCode, Module, ModuleRegistry, PatchRefused, StoreCodePc};
+use pcmap::registry::{CodeImage, EngineCode, Module, ModuleRegistry, PatchRefused, StoreCodePc};
 use std::fs;
 
 /// The permissions of the mapping that an address is in; and that none in the process may be both
 /// written and executed.
-fn permissions(at: usize) -> Option<String> {
+pub(crate) fn permissions(at: usize) -> Option<String> {
     let maps = fs::read_to_string("/proc/self/maps").expect("on Linux");
     let mut found = None;
     for line in maps.lines() {
@@ -27,6 +27,7 @@ fn permissions(at: usize) -> Option<String> {
 #[cfg(target_os = "linux")]
 fn never_writable_and_executable() {
     let bench = Bench::new(true);
+    bench.memory.watch();
     let layout = Layout::new(1, 30);
     let code = EngineCode::load(&bench.engine, layout.image()).expect("memory");
     let original = code.text_range().start.address();
@@ -58,7 +59,7 @@ fn never_writable_and_executable() {
     });
     assert_eq!(permissions(copy).as_deref(), Some("r-x"));
 
-    // A breakpoint goes the same way.
+    // A breakpoint goes the same way: the memory looks at each step.
     for function in &layout.functions {
         assert_eq!(store.set_breakpoint(id, function.range().start()), Ok(true));
         assert_eq!(permissions(copy).as_deref(), Some("r-x"));
@@ -79,4 +80,24 @@ fn never_writable_and_executable() {
     bench.assert_empty();
     let gone = |at| permissions(at).as_deref() != Some("r-x");
     assert!(gone(copy) && gone(original), "unmapped");
+}
+
+/// Also where pages are less than the compiler asks for.
+#[test]
+fn text_is_aligned_as_the_compiler_wants() {
+    for align in [1_u32, 1 << 12, 1 << 16, 1 << 21] {
+        let bench = Bench::new(true);
+        let mut image = CodeImage::builder(vec![0; 5000]);
+        image.text_align(align).expect("a power of two");
+        let code = EngineCode::load(&bench.engine, image.finish().expect("all is well with it"));
+        let code = code.expect("memory");
+        let module = Module::new(&code, 0).expect("memory");
+        let mut store = ModuleRegistry::new(&bench.engine);
+        let copy = store.store_code_base_or_register(&module).expect("memory").expect("text");
+        for start in [code.text_range().start.address(), copy.address()] {
+            assert_eq!(start % align as usize, 0);
+        }
+        drop((store, module, code));
+        bench.assert_empty();
+    }
 }

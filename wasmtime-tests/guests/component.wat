@@ -13,7 +13,8 @@
   (core instance $allocated (instantiate $allocator))
   (core func $lowered_print
     (canon lower (func $print)
-      (memory $allocated "memory") (realloc (func $allocated "realloc"))))
+      (memory (core memory $allocated "memory"))
+      (realloc (core func $allocated "realloc"))))
   (core module $worker
     (import "world" "print" (func $print (param i32 i32)))
     (import "allocator" "memory" (memory 1))
@@ -25,4 +26,5 @@
     (with "allocator" (instance $allocated))))
   (func (export "work") (param "text" string) (result u32)
     (canon lift (core func $working "work")
-      (memory $allocated "memory") (realloc (func $allocated "realloc")))))
+      (memory (core memory $allocated "memory"))
+      (realloc (core func $allocated "realloc")))))

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 struct Figures {
     artifacts: usize,
     text_bytes: usize,
+    longest_text: usize,
     functions: usize,
     trampolines: usize,
     traps: usize,
@@ -25,7 +26,7 @@ fn every_offset_reads_as_wasmtime_reads_it() {
     println!("{figures:?}");
     // What went through it is as varied as it is meant to be.
     assert!(figures.trap_codes.len() >= 8, "few kinds of traps: {figures:?}");
-    assert!(figures.text_bytes > 300_000 && figures.traps > 3_000, "{figures:?}");
+    assert!(figures.longest_text > 0x2_0000 && figures.traps > 10_000, "{figures:?}");
 }
 
 fn compare(artifact: &Artifact, figures: &mut Figures) {
@@ -76,6 +77,7 @@ fn compare(artifact: &Artifact, figures: &mut Figures) {
 
     figures.artifacts += 1;
     figures.text_bytes += oracle.text.len();
+    figures.longest_text = figures.longest_text.max(oracle.text.len());
     figures.functions += met.len();
     figures.trampolines += trampolines.len();
     figures.traps += traps;
@@ -130,7 +132,6 @@ fn debug_information_is_noticed() {
     for artifact in all() {
         let image = CodeImage::from_wasmtime_artifact(&artifact.elf).expect(&artifact.name);
         let expected = artifact.name.contains("with native debug information");
-        let expected = expected && !image.text().is_empty();
         assert_eq!(image.tables().has_unparsed_debug_info(), expected, "{}", artifact.name);
     }
 }

@@ -5,6 +5,7 @@ use super::elf_error::ElfError;
 use super::text_layout::TextLayout;
 use super::{builder, function_symbols, packed_sections, parse};
 use crate::registry::code_image::CodeImage;
+use crate::registry::image_error::ImageError;
 use crate::registry::keys::{FuncKind, SignatureKey};
 use object::{File, FileFlags, Object, ObjectSection, SectionFlags};
 
@@ -43,7 +44,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<CodeImage, ElfError> {
     }
     packed_sections::read_traps(section(&file, TRAPS)?, TRAPS, &mut builder)?;
     packed_sections::read_addresses(section(&file, ADDRESSES)?, ADDRESSES, &mut builder)?;
-    Ok(builder.finish().map_err(|refused| refused.reason)?)
+    Ok(builder.finish().map_err(ImageError::from)?)
 }
 
 /// What a section holds, if there is one.

@@ -17,6 +17,7 @@ mod text_layout;
 
 use super::code_image::CodeImage;
 use super::code_image_builder::CodeImageBuilder;
+use super::image_error::ImageError;
 use super::keys::FuncKey;
 use object::{BinaryFormat, File, Object, ObjectSection};
 use text_layout::TextLayout;
@@ -62,7 +63,7 @@ impl CodeImage {
         for (index, function) in (0..).zip(function_symbols::all(&file, &layout)?) {
             builder.function(FuncKey::new(0, index), function.range(), function.name)?;
         }
-        Ok(builder.finish().map_err(|refused| refused.reason)?)
+        Ok(builder.finish().map_err(ImageError::from)?)
     }
 
     /// Reads what wasmtime compiled ahead of time: a module or a component, precompiled or
