@@ -197,15 +197,16 @@ fn wild_access(stage: &Stage) {
 }
 
 fn lowest_of_the_stack() -> i64 {
-    // SAFETY: zeros are written over, and the calls only ask.
-    unsafe {
-        let mut attributes: libc::pthread_attr_t = mem::zeroed();
-        assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &mut attributes), 0);
-        let (mut low, mut size) = (ptr::null_mut(), 0);
-        assert_eq!(libc::pthread_attr_getstack(&attributes, &mut low, &mut size), 0);
-        libc::pthread_attr_destroy(&mut attributes);
-        low.addr() as i64
-    }
+    // SAFETY: zeros are written over.
+    let mut attributes: libc::pthread_attr_t = unsafe { mem::zeroed() };
+    // SAFETY: has no preconditions.
+    let thread = unsafe { libc::pthread_self() };
+    // SAFETY: only asks.
+    assert_eq!(unsafe { libc::pthread_getattr_np(thread, &mut attributes) }, 0);
+    let (mut low, mut size) = (ptr::null_mut(), 0);
+    // SAFETY: only asks.
+    assert_eq!(unsafe { libc::pthread_attr_getstack(&attributes, &mut low, &mut size) }, 0);
+    low.addr() as i64
 }
 
 /// The first thread's stack has no guard page: the system stops its growth. Without the trap handler

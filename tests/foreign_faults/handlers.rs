@@ -57,18 +57,18 @@ fn map() {
 }
 
 fn report(signal: libc::c_int) {
-    // SAFETY: zeros are a set, and the call only asks.
-    let mask: Vec<_> = unsafe {
-        let mut mask: libc::sigset_t = mem::zeroed();
-        libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask);
-        (1..=64).filter(|&other| libc::sigismember(&mask, other) == 1).collect()
-    };
-    // SAFETY: zeros are a stack, and the call only asks.
-    let on_alternate = unsafe {
-        let mut stack: libc::stack_t = mem::zeroed();
-        libc::sigaltstack(ptr::null(), &mut stack);
-        stack.ss_flags & libc::SS_ONSTACK != 0
-    };
+    // SAFETY: zeros are the empty set.
+    let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: only asks.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask) };
+    // SAFETY: asks about signals that exist.
+    let blocked = |&other: &libc::c_int| unsafe { libc::sigismember(&mask, other) } == 1;
+    let mask: Vec<_> = (1..=64).filter(blocked).collect();
+    // SAFETY: zeros are a stack.
+    let mut stack: libc::stack_t = unsafe { mem::zeroed() };
+    // SAFETY: only asks.
+    unsafe { libc::sigaltstack(ptr::null(), &mut stack) };
+    let on_alternate = stack.ss_flags & libc::SS_ONSTACK != 0;
     FAULTS.fetch_add(1, Relaxed);
     println!("signal {signal}, blocked: {mask:?}, on the alternate stack: {on_alternate}");
 }
@@ -81,10 +81,14 @@ extern "C" fn plain(signal: libc::c_int) {
 extern "C" fn with_info(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     report(signal);
     // SAFETY: the kernel's.
-    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr()) };
+    let info = unsafe { &*info };
+    // SAFETY: of a fault.
+    let (code, address) = (info.si_code, unsafe { info.si_addr() });
     let context: *const libc::ucontext_t = context.cast();
-    // SAFETY: the kernel's.
-    let saved = unsafe { (&raw const (*context).uc_sigmask).cast::<u64>().read_unaligned() };
+    // SAFETY: the kernel's; only the address is taken.
+    let saved = unsafe { &raw const (*context).uc_sigmask };
+    // SAFETY: the kernel has written so much of it.
+    let saved = unsafe { saved.cast::<u64>().read_unaligned() };
     println!("code {code}, at the page: {}, saved mask {saved:#x}", address == page());
     protect(libc::PROT_READ);
 }
@@ -106,12 +110,12 @@ fn install(signal: libc::c_int, flags: libc::c_int) {
 }
 
 fn block(signal: libc::c_int) {
-    // SAFETY: zeros are the empty set, and the rest is of ours.
-    unsafe {
-        let mut set: libc::sigset_t = mem::zeroed();
-        libc::sigaddset(&mut set, signal);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut());
-    }
+    // SAFETY: zeros are the empty set.
+    let mut set: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: adds a signal that exists to a set of ours.
+    unsafe { libc::sigaddset(&mut set, signal) };
+    // SAFETY: a set of ours.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
 }
 
 fn read_page() -> u8 {
