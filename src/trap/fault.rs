@@ -64,7 +64,11 @@ impl Fault {
 /// # Safety
 ///
 /// 1. Installed with `SA_SIGINFO`, and called by the kernel, or by a handler with what that was given.
-pub(crate) unsafe extern "C" fn on_fault(number: c_int, info: *mut c_void, context: *mut c_void) {
+pub(crate) unsafe extern "C-unwind" fn on_fault(
+    number: c_int,
+    info: *mut c_void,
+    context: *mut c_void,
+) {
     // SAFETY: (`from_handler`) 1. by 1.
     let signal = unsafe { Signal::from_handler(number, info) };
     // SAFETY: (`from_handler`) 1. by 1.; 2. gone before it is handed on.

@@ -8,7 +8,10 @@ use core::ffi::{c_int, c_void};
 use core::{mem, ptr};
 
 /// A handler as the kernel calls it: signal, information about it, interrupted context.
-pub(crate) type Handler = unsafe extern "C" fn(c_int, *mut c_void, *mut c_void);
+///
+/// It may unwind if what it hands the signal on to does: into the interrupted code, by way of the
+/// kernel's frame, as that would have without ours.
+pub(crate) type Handler = unsafe extern "C-unwind" fn(c_int, *mut c_void, *mut c_void);
 
 /// How many signals the kernel knows.
 const SIGNALS: c_int = 64;

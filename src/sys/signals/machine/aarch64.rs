@@ -96,7 +96,7 @@ pub(crate) unsafe extern "C" fn leave(recovery: *const Recovery) -> ! {
 /// 1. `stack` is 0, or a multiple of 16 with free memory below.
 /// 2. `handler` may be called with these arguments.
 #[unsafe(naked)]
-pub(crate) unsafe extern "C" fn call_handler(
+pub(crate) unsafe extern "C-unwind" fn call_handler(
     stack: usize,
     handler: usize,
     signal: c_int,
