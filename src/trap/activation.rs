@@ -78,7 +78,7 @@ impl<'a> Activation<'a> {
     /// Calls a guest.
     ///
     /// A trap in it, or in what it calls, ends the call, unless it is in a guest that a host function
-    /// called in its turn, whose own call it ends. A panic that [`host_call`](super::host_call) has
+    /// called in its turn, whose own call it ends. A panic that [`host_call`](super::host_call()) has
     /// carried over the guest's frames goes on from here.
     ///
     /// **Cost**: some ten nanoseconds more than the bare call; no system call, no allocation. A trap
@@ -96,7 +96,7 @@ impl<'a> Activation<'a> {
     /// 2. Guests may end at any instruction that may trap, and at any call of a host function, their
     ///    frames given up: nothing depends on their being left in order.
     /// 3. Host functions that guests call call guests in their turn only through an activation, which
-    ///    they have within [`host_call`](super::host_call); they do not unwind into guests.
+    ///    they have within [`host_call`](super::host_call()); they do not unwind into guests.
     /// 4. Guests run on this thread's own stack, and leave its alternate stack in force.
     #[inline]
     pub unsafe fn call<A: Copy, F: GuestFunction<A>>(
