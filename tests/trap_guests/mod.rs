@@ -2,8 +2,11 @@
 //! Guests that trap, for tests of traps: compiled, loaded, and called by name.
 
 use super::compiler::compile;
-use pcmap::registry::{Engine, EngineCode, EngineConfig, Function, Module, ModuleRegistry};
+use pcmap::registry::{
+    CodeImage, Engine, EngineCode, EngineConfig, Function, Module, ModuleRegistry,
+};
 use pcmap::trap::{Activation, GuestThread, Trap, TrapHandler, TrapOptions, Trapped};
+use std::sync::LazyLock;
 
 /// All take three numbers and give one. Where they call, they call an address that they are given.
 pub(crate) const SOURCE: &str = "
@@ -98,13 +101,10 @@ pub(crate) struct Guests {
 
 impl Guests {
     pub(crate) fn load() -> Self {
-        Self::of(SOURCE)
-    }
-
-    pub(crate) fn of(source: &str) -> Self {
+        static IMAGE: LazyLock<CodeImage> =
+            LazyLock::new(|| compile(&[SOURCE]).expect("the source is right"));
         let engine = Engine::new(EngineConfig::new()).expect("memory");
-        let image = compile(&[source]).expect("the source is right");
-        let code = EngineCode::load(&engine, image).expect("memory");
+        let code = EngineCode::load(&engine, IMAGE.clone()).expect("memory");
         let module = Module::new(&code, 0).expect("memory");
         let mut registry = ModuleRegistry::new(&engine);
         registry.register_module(&module).expect("memory");
