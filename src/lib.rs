@@ -46,6 +46,8 @@ mod batch;
 mod code_map;
 mod error;
 mod index;
+#[cfg(all(feature = "perf", any(target_os = "linux", target_os = "android")))]
+pub mod perf;
 mod reader;
 mod registration;
 #[cfg(feature = "registry")]

@@ -7,6 +7,7 @@
 //! - [`thread`]: a number that tells a process's threads apart;
 //! - `pages`: memory for machine code, and making written instructions visible (`registry` only);
 //! - `claims`: a count for which zero is final (`registry` only; no port needs to change it);
+//! - `perf`: a clock, a thread's number, and a mapping that `perf` notices (`perf` only; Linux);
 //! - `signals`: what the trap runtime asks of signals (`trap` only; Linux).
 //!
 //! None of them is on the path of a lookup; what of `signals` is on the path of a fault, it says.
@@ -19,6 +20,8 @@ pub(crate) mod destroying;
 pub(crate) mod fork;
 #[cfg(feature = "registry")]
 pub(crate) mod pages;
+#[cfg(all(feature = "perf", any(target_os = "linux", target_os = "android")))]
+pub(crate) mod perf;
 #[cfg(all(
     feature = "trap",
     any(target_os = "linux", target_os = "android"),
