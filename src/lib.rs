@@ -40,7 +40,7 @@
 //! [`CodeMap::lookup`], [`CodeMap::enter`], [`Reader::lookup`], all of [`Hit`], and the accessors
 //! of [`CodeRange`], [`Pc`], [`Registration`] and [`RegistrationKey`]. With the feature `registry`,
 //! also all of `ResidentCode`, the addresses and offsets of that module, and what its tables say of
-//! one offset. Nothing else.
+//! one offset; with `trap`, `sample_guest`. Nothing else.
 
 mod batch;
 mod code_map;

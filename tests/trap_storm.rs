@@ -8,7 +8,6 @@
 #[path = "../examples/mini_runtime/compiler.rs"]
 mod compiler;
 #[path = "trap_guests/mod.rs"]
-#[expect(dead_code, reason = "other tests use the rest of it")]
 mod trap_guests;
 
 use pcmap::registry::{TrapCode, process_code_map};

@@ -18,7 +18,7 @@ use core::fmt;
 ///
 /// # let text = vec![0x0f, 0x0b, 0xc3];
 /// let mut image = CodeImage::builder(text); // ud2; ret
-/// image.function(FuncKey::new(0, 0), 0..3, "unreachable")?.trap(0, TrapCode::new(9))?;
+/// image.function(FuncKey::new(0, 0), 0..3_u32, "unreachable")?.trap(0_u32, TrapCode::new(9))?;
 /// let image = image.finish()?;
 /// assert_eq!(image.text().len(), 3);
 /// assert_eq!(image.tables().trap_at(TextOffset::new(0)), Some(TrapCode::new(9)));

@@ -16,13 +16,16 @@ use core::fmt;
 
 /// Builds a [`CodeImage`]; from [`CodeImage::builder`].
 ///
-/// What is added may come in any order. A method that fails has added nothing. None is signal-safe.
+/// Places are given as `u32` or `usize` (or as `TextOffset` and `TextRange`), and what is added may
+/// come in any order. A method that fails has added nothing. None is signal-safe.
 ///
 /// ```
 /// use pcmap::registry::{CodeImage, FuncKey, ImageError};
 ///
 /// let mut builder = CodeImage::builder(vec![0x90; 0x20]);
-/// builder.function(FuncKey::new(0, 0), 0..0x10, "a")?.function(FuncKey::new(0, 1), 0xf..0x20, "b")?;
+/// builder
+///     .function(FuncKey::new(0, 0), 0..0x10_u32, "a")?
+///     .function(FuncKey::new(0, 1), 0xf..0x20_u32, "b")?;
 /// let refused = builder.finish().unwrap_err();
 /// assert!(matches!(refused.reason, ImageError::FunctionsOverlap { .. }));
 /// let _again = refused.builder;

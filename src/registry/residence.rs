@@ -31,9 +31,10 @@
 //! So joining and leaving are lock-free: a joiner goes round again only if another thread has
 //! published something meanwhile. (In the midst of taking an entry out *without memory* there is a
 //! moment at which lookups do not find it and it is still in the way. A joiner that meets that gets
-//! the overlap as an error, as anybody would who registers there; it does not wait.) A joiner that succeeded is in the newest version of the
-//! map: the entry is taken out only after the count was 0, and it was not when the joiner counted
-//! itself in, nor is it until it leaves.
+//! the overlap as an error, as anybody would who registers there; it does not wait.)
+//!
+//! A joiner that succeeded is in the newest version of the map: the entry is taken out only after
+//! the count was 0, and it was not when the joiner counted itself in, nor is it until it leaves.
 
 use super::code_tables::{CodeTables, Function};
 use super::keys::TrapCode;

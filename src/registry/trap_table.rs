@@ -50,8 +50,8 @@ pub struct TrapTable {
 impl TrapTable {
     /// The table of these traps, which ascend by offset.
     ///
-    /// **Cost**: linear in the traps and in the pages of text up to the last, in two allocations at
-    /// most. **Signal-safe**: no.
+    /// **Cost**: linear in the traps, and logarithmic in them for each page of text up to the last;
+    /// one allocation. **Signal-safe**: no.
     ///
     /// # Errors
     ///

@@ -19,7 +19,6 @@ mod installing;
 mod stage;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[path = "../trap_guests/mod.rs"]
-#[expect(dead_code, reason = "other tests use the rest of it")]
 mod trap_guests;
 
 fn main() {

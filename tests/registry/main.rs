@@ -7,6 +7,7 @@ mod memory;
 mod refusing;
 
 mod breakpoints;
+mod churn;
 mod component;
 mod counted;
 mod every_pc;

@@ -101,9 +101,13 @@ pub(crate) struct Guests {
 
 impl Guests {
     pub(crate) fn load() -> Self {
+        Self::with(EngineConfig::new())
+    }
+
+    pub(crate) fn with(config: EngineConfig) -> Self {
         static IMAGE: LazyLock<CodeImage> =
             LazyLock::new(|| compile(&[SOURCE]).expect("the source is right"));
-        let engine = Engine::new(EngineConfig::new()).expect("memory");
+        let engine = Engine::new(config).expect("memory");
         let code = EngineCode::load(&engine, IMAGE.clone()).expect("memory");
         let module = Module::new(&code, 0).expect("memory");
         let mut registry = ModuleRegistry::new(&engine);
@@ -118,7 +122,7 @@ impl Guests {
 
     /// Where a guest starts.
     pub(crate) fn address(&self, name: &str) -> i64 {
-        let start = self.code.text_range().start.address();
+        let start = self.registry.store_code_base(&self.code).expect("it is loaded").address();
         (start + self.function(name).range.start().get() as usize) as i64
     }
 

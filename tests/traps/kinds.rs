@@ -2,7 +2,7 @@
 //! Each kind of fault becomes a trap that says what it was and where.
 
 use crate::trap_guests::{Guests, prepared};
-use pcmap::registry::{SourceOffset, TrapCode};
+use pcmap::registry::{EngineConfig, SourceOffset, TrapCode};
 use pcmap::trap::{Cause, Trap};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -98,6 +98,35 @@ fn instructions_and_operands() {
         let trap = guests.run(&thread, "divide", [i64::MIN, -1, 0]).expect_err("too large");
         assert_ne!(check(&guests, &trap, "divide", Some(0x51)), by_zero);
         assert_eq!(guests.run(&thread, "divide", [84, 2, 0]).expect("it divides"), 42);
+    }
+}
+
+/// In a store with copies of its own a breakpoint ends the call; and in no other store.
+#[test]
+fn breakpoints() {
+    let config = EngineConfig::new().private_copies(true);
+    let (mut guests, other) = (Guests::with(config), Guests::load());
+    let thread = prepared();
+    let id = guests.registry.register_module(&guests.module).expect("it is registered");
+    let site = guests.function("add").range.start();
+    for _ in 0..10 {
+        assert_eq!(guests.run(&thread, "add", [1, 2, 3]).expect("it does not trap"), 6);
+        assert_eq!(guests.registry.set_breakpoint(id, site), Ok(true));
+        let trap = guests.run(&thread, "add", [1, 2, 3]).expect_err("it stops");
+        assert_eq!(trap.cause(), Cause::Breakpoint);
+        assert_eq!((trap.signal(), trap.faulting_address()), (libc::SIGTRAP, None));
+        assert_eq!(trap.pc(), guests.address("add") as usize);
+        assert_eq!(trap.text_offset(), Some(site));
+        assert_eq!(trap.function(), Some(guests.function("add").key));
+        // In a call of a call, too, with the callers' frames.
+        let call = [guests.address("add"), 1, 2];
+        let trap = guests.run(&thread, "call", call).expect_err("it stops");
+        assert_eq!((trap.cause(), trap.frames().len()), (Cause::Breakpoint, 2));
+        // Traps are found in the copy by the original's tables.
+        let trap = guests.run(&thread, "load", [0; 3]).expect_err("nothing is there");
+        assert_eq!(trap.cause(), Cause::Code(code(1)));
+        assert_eq!(other.run(&thread, "add", [1, 2, 3]).expect("it does not trap"), 6);
+        assert_eq!(guests.registry.clear_breakpoint(id, site), Ok(true));
     }
 }
 

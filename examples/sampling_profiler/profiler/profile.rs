@@ -68,7 +68,7 @@ impl Profile {
 
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (samples, Self { elsewhere, lost, .. }) = (self.samples(), self);
+        let (samples, elsewhere, lost) = (self.samples(), self.elsewhere, self.lost());
         writeln!(f, "{samples} samples of guests, {elsewhere} elsewhere, {lost} lost")?;
         for (name, share) in super::SHARES {
             let found = self.samples_in(name) as f64 / samples.max(1) as f64;
