@@ -61,6 +61,10 @@ impl TrapHandler {
     /// given it, once only if it was installed for once; or ignored, or the default action, as it
     /// was. Actions that others install later come first, and can hand signals on to this one.
     ///
+    /// The system has no way to replace an action only if it is still the one that was seen. So while
+    /// this is called for the first time on several threads at once, nobody else should install
+    /// actions for the same signals.
+    ///
     /// **Cost**: two system calls a signal, the first time. **Progress**: lock-free. **Panics**:
     /// none. **Signal-safe**: no.
     ///
@@ -84,6 +88,7 @@ impl TrapHandler {
                 }
                 return Err(match error {
                     ChainError::System(number) => InstallError::System(number),
+                    // Only uninstalling can find somebody on top.
                     ChainError::OutOfMemory | ChainError::InstalledOver => {
                         InstallError::OutOfMemory
                     }
