@@ -9,6 +9,9 @@ step() { printf '\n== %s\n' "$*"; }
 step 'tests, models included'
 cargo test --workspace
 
+step 'tests of what is not built by default'
+cargo test --features perf --test perf_files
+
 step 'format'
 if cargo fmt --version >/dev/null 2>&1; then
   cargo fmt --all --check
@@ -18,7 +21,7 @@ fi
 
 step 'lints'
 if cargo clippy --version >/dev/null 2>&1; then
-  cargo clippy --workspace --all-targets -- -D warnings
+  cargo clippy --workspace --all-targets --features pcmap/perf -- -D warnings
   cargo clippy --lib --no-default-features -- -D warnings
   cargo clippy --lib --no-default-features --features registry -- -D warnings
 else

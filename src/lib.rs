@@ -40,12 +40,14 @@
 //! [`CodeMap::lookup`], [`CodeMap::enter`], [`Reader::lookup`], all of [`Hit`], and the accessors
 //! of [`CodeRange`], [`Pc`], [`Registration`] and [`RegistrationKey`]. With the feature `registry`,
 //! also all of `ResidentCode`, the addresses and offsets of that module, and what its tables say of
-//! one offset. Nothing else.
+//! one offset; with `trap`, `sample_guest`. Nothing else.
 
 mod batch;
 mod code_map;
 mod error;
 mod index;
+#[cfg(all(feature = "perf", any(target_os = "linux", target_os = "android")))]
+pub mod perf;
 mod reader;
 mod registration;
 #[cfg(feature = "registry")]
@@ -54,6 +56,12 @@ mod snapshot;
 mod stats;
 mod sync;
 mod sys;
+#[cfg(all(
+    feature = "trap",
+    any(target_os = "linux", target_os = "android"),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+pub mod trap;
 
 pub use code_map::CodeMap;
 pub use error::{Refused, RegisterAllError, RegisterError, WrongMap};

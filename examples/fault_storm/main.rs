@@ -3,10 +3,10 @@
 //!
 //! Guests are Cranelift IR (`examples/guests`), compiled to machine code at start. One thread maps,
 //! publishes, registers, unregisters and unmaps modules made of them as fast as it can; the others
-//! run random functions of random modules. A fault's handler asks the map which module holds the
-//! program counter, that module's tables which function and which trap, and sends the thread back
-//! to where it entered the guest. There the thread compares the answer with what the compiler
-//! wrote down about the function it called. A profiling timer meanwhile makes lookups wherever it
+//! run random functions of random modules. The trap runtime asks the map which code holds the program
+//! counter of a fault, its tables which function and which trap, and sends the thread back to where it
+//! entered the guest. There the thread compares the trap with what the compiler wrote down about the
+//! function it called. A profiling timer meanwhile makes lookups wherever it
 //! lands: in guests, inside `register` and `reclaim`, inside another handler's lookup.
 //!
 //! ```text

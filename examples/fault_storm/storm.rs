@@ -1,49 +1,43 @@
-#![expect(unsafe_code, reason = "lets threads run guests")]
 //! The storm as a whole: what is set up, which threads run, and what they add up to.
 //!
 //! - What runs: [`library`] compiles guests, [`expectation`] knows what each must do,
 //!   [`relocation`] joins them, [`guest_memory`] is what they read.
-//! - Where it lies: [`module`] in [`pages`] with its [`tables`]; [`residents`] pins, [`loader`]
-//!   loads and unloads.
-//! - How it is entered and left: [`guest_thread`] through an [`activation`], the [`machine`]'s way
-//!   in, and out by [`faults`], which reads what was [`interrupted`].
-//! - Around it: [`chain`] for faults that are not ours, [`sampler`] for interruptions,
-//!   [`handler_stack`] below both; [`clock`] and [`histogram`] for times, [`progress`] and
-//!   [`report`] for people.
+//! - Where it lies: [`module`] in [`counted_pages`]; [`residents`] pins, [`loader`] loads and unloads.
+//! - How it is run: [`guest_thread`] catches traps, and keeps an [`activation`] for the sampler.
+//! - Around it: [`sampler`] for interruptions, which reads what was [`interrupted`] and knows
+//!   [`host_text`]; [`machine`], [`clock`] and [`histogram`] for times, [`progress`] and [`report`] for
+//!   people.
 
 mod activation;
-mod chain;
 mod clock;
+mod counted_pages;
 mod expectation;
-mod faults;
 mod guest_memory;
 mod guest_thread;
-mod handler_stack;
 mod histogram;
+mod host_text;
 mod interrupted;
 mod library;
 mod loader;
 mod machine;
 mod module;
-mod pages;
 mod progress;
 mod random;
 mod relocation;
 mod report;
 mod residents;
 mod sampler;
-mod tables;
 
 use super::arguments::Settings;
 use activation::Activation;
 use clock::{Calibration, TickLength};
 use guest_memory::GuestMemory;
 use guest_thread::{GuestThread, Verdicts};
-use handler_stack::HandlerStack;
 use histogram::Histogram;
 use library::Library;
 use loader::{Loader, LoaderTally};
-use module::CODE;
+use pcmap::registry::process_code_map;
+use pcmap::trap::{GuestThread as PreparedThread, TrapHandler, TrapOptions};
 use random::Random;
 use report::Report;
 use residents::Residents;
@@ -84,28 +78,26 @@ pub(crate) fn run(settings: Settings) -> Result<Report, Box<dyn Error>> {
         tally: LoaderTally::default(),
         stop: AtomicBool::new(false),
     };
-    faults::install()?;
+    host_text::note()?;
+    let handler = TrapHandler::install(TrapOptions::new())?;
     sampler::install()?;
-    let mut loader = Loader::new(&storm.library, &storm.residents, &storm.tally);
+    let engine = module::engine()?;
+    let mut loader = Loader::new(engine, &storm.library, &storm.residents, &storm.tally);
     let clock = Calibration::start();
-    // SAFETY: the fault handlers were installed above.
-    unsafe { storm.rage(settings.duration, &mut loader) }?;
+    storm.rage(settings.duration, &handler, &mut loader)?;
     let (elapsed, tick) = clock.finish();
     sampler::retire()?;
-    loader.finish();
-    CODE.synchronize();
+    loader.finish()?;
+    handler.uninstall().map_err(|error| error.to_string())?;
     Ok(storm.report(elapsed, tick))
 }
 
 impl Storm {
     /// Runs all threads until the time is over.
-    ///
-    /// # Safety
-    ///
-    /// The fault handlers are installed.
-    unsafe fn rage(
+    fn rage(
         &self,
         duration: Duration,
+        handler: &TrapHandler,
         loader: &mut Loader<'_>,
     ) -> Result<(), Box<dyn Error>> {
         let period = sampler::period(self.activations.len() + 1);
@@ -114,15 +106,16 @@ impl Storm {
             let _stop = StopWhenDropped(&self.stop);
             let mut threads = Vec::new();
             threads.push(named("loader").spawn_scoped(scope, || {
-                self.interrupted(period, || loader.run(&self.stop).map_err(|e| e.to_string()))
+                self.interrupted(handler, period, |_| {
+                    loader.run(&self.stop).map_err(|e| e.to_string())
+                })
             })?);
             for (&activation, number) in self.activations.iter().zip(1..) {
                 let Self { library, memory, residents, verdicts, .. } = self;
                 let guest = GuestThread { library, memory, residents, verdicts, activation };
                 threads.push(named("guest").spawn_scoped(scope, move || {
-                    self.interrupted(period, || {
-                        // SAFETY: the handlers are the caller's.
-                        unsafe { guest.run(Random::stream(number), &self.stop) };
+                    self.interrupted(handler, period, |thread| {
+                        guest.run(thread, Random::stream(number), &self.stop);
                         Ok(())
                     })
                 })?);
@@ -136,17 +129,18 @@ impl Storm {
         })
     }
 
-    /// Runs a thread's work with a stack for its handlers and a timer that interrupts it. When it
-    /// is over, for whatever reason, everything stops.
+    /// Runs a thread's work, prepared for guests and with a timer that interrupts it. When it is over,
+    /// for whatever reason, everything stops.
     fn interrupted(
         &self,
+        handler: &TrapHandler,
         period: Duration,
-        work: impl FnOnce() -> Result<(), String>,
+        work: impl FnOnce(&PreparedThread) -> Result<(), String>,
     ) -> Result<(), String> {
         let _stop = StopWhenDropped(&self.stop);
-        let _stack = HandlerStack::install().map_err(|error| error.to_string())?;
+        let thread = PreparedThread::prepare(handler).map_err(|error| error.to_string())?;
         let _timer = ThreadTimer::start(period).map_err(|error| error.to_string())?;
-        work()
+        work(&thread)
     }
 
     /// Adds everything up, when all threads have ended.
@@ -155,8 +149,8 @@ impl Storm {
         let lookups: Vec<_> = activations.iter().map(|thread| &thread.lookups).collect();
         let percentile = |percent| tick.nanos(Histogram::percentile(&lookups, percent));
         let faults = activations.iter().map(|thread| thread.faults());
-        let stats = CODE.stats();
-        let (modules_mapped, modules_unmapped) = module::mapped_and_unmapped();
+        let stats = process_code_map().stats();
+        let (modules_mapped, modules_unmapped) = counted_pages::mapped_and_unmapped();
         Report {
             elapsed,
             threads: activations.len(),
@@ -165,7 +159,6 @@ impl Storm {
             faults: faults.fold([0; _], |sums, more| std::array::from_fn(|i| sums[i] + more[i])),
             calls_misattributed: verdicts.misattributed.into_inner(),
             first_misattributed: verdicts.first.into_inner(),
-            faults_missed: activations.iter().map(|thread| thread.missed()).sum(),
             samples_in_guest: SAMPLES.in_guest.load(Relaxed),
             samples_in_handler: SAMPLES.in_handler.load(Relaxed),
             samples_elsewhere: SAMPLES.elsewhere.load(Relaxed),

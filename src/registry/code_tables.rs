@@ -125,6 +125,12 @@ impl CodeTables {
         self.has_unparsed_debug_info
     }
 
+    /// Whether a breakpoint site starts at exactly this offset, logarithmic in their number.
+    /// Signal-safe.
+    pub fn is_breakpoint_site(&self, offset: TextOffset) -> bool {
+        self.sites.binary_search_by_key(&offset, |site| site.range.start()).is_ok()
+    }
+
     /// The traps as a table of bytes.
     pub fn trap_table(&self) -> &TrapTable {
         &self.traps

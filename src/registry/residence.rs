@@ -185,6 +185,14 @@ impl ResidentCode {
         self.tables.function_at(TextOffset::try_from(offset).ok()?)
     }
 
+    /// Whether a breakpoint may have been set at `offset`, in bytes from the start of the text.
+    ///
+    /// **Cost**: O(log sites). **Progress**: wait-free. **Errors, panics**: none. **Signal-safe**:
+    /// yes.
+    pub fn is_breakpoint_site(&self, offset: usize) -> bool {
+        TextOffset::try_from(offset).is_ok_and(|offset| self.tables.is_breakpoint_site(offset))
+    }
+
     /// All tables of the image that the code was made of.
     ///
     /// Constant time; signal-safe (what the tables' methods are, they say themselves).

@@ -7,9 +7,12 @@
 //! - [`thread`]: a number that tells a process's threads apart;
 //! - `pages`: memory for machine code, and making written instructions visible (`registry` only);
 //! - `claims`: a count for which zero is final (`registry` only; no port needs to change it);
+//! - `perf`: a clock, a thread's number, and a mapping that `perf` notices (`perf` only; Linux);
+//! - `signals`: what the trap runtime asks of signals (`trap` only; Linux);
 //! - [`prefetch`]: begins to fetch memory that will be read (it may as well do nothing).
 //!
-//! None of them but the last is on the handler's path.
+//! None of them but the last is on the path of a lookup; what of `signals` is on the path of a fault,
+//! it says.
 
 pub(crate) mod barrier;
 #[cfg(feature = "registry")]
@@ -19,5 +22,13 @@ pub(crate) mod destroying;
 pub(crate) mod fork;
 #[cfg(feature = "registry")]
 pub(crate) mod pages;
+#[cfg(all(feature = "perf", any(target_os = "linux", target_os = "android")))]
+pub(crate) mod perf;
 pub(crate) mod prefetch;
+#[cfg(all(
+    feature = "trap",
+    any(target_os = "linux", target_os = "android"),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+pub(crate) mod signals;
 pub(crate) mod thread;

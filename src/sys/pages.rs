@@ -12,6 +12,8 @@ pub(crate) type ErrorNumber = i32;
 /// What a page may be used for: never written and executed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
+    #[cfg(feature = "trap")]
+    Nothing,
     ReadWrite,
     ReadExecute,
 }
@@ -19,13 +21,16 @@ pub(crate) enum Use {
 impl Use {
     const fn protection(self) -> libc::c_int {
         match self {
+            #[cfg(feature = "trap")]
+            Self::Nothing => libc::PROT_NONE,
             Self::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
             Self::ReadExecute => libc::PROT_READ | libc::PROT_EXEC,
         }
     }
 }
 
-fn last_error() -> ErrorNumber {
+/// What the last system call of this thread failed with.
+pub(crate) fn last_error() -> ErrorNumber {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
@@ -78,7 +83,7 @@ pub(crate) fn map_aligned(len: usize, align: usize) -> Result<NonNull<u8>, Error
 ///
 /// # Safety
 ///
-/// 1. `start` and `len` are those of a mapping of [`map`] that is still there.
+/// 1. `start` and `len` are whole pages from [`map`] that are still there.
 /// 2. During and after the call nobody uses the pages in a way that `purpose` excludes.
 pub(crate) unsafe fn protect(
     start: NonNull<u8>,

@@ -1,4 +1,4 @@
-//! The clock of the fault handler: the processor's counter, read without a system call, and what
+//! The clock of the sampler's handler: the processor's counter, read without a system call, and what
 //! one tick of it lasts.
 
 use super::machine::ticks;

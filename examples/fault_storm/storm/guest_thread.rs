@@ -1,16 +1,18 @@
 #![expect(unsafe_code, reason = "calls guests")]
 //! A guest thread: calls random functions of random modules, and judges what comes back.
 
-use super::activation::{Activation, Ending};
+use super::activation::Activation;
 use super::expectation::{Call, Outcome};
 use super::guest_memory::GuestMemory;
 use super::library::Library;
 use super::module::{Attribution, Module};
 use super::random::Random;
 use super::residents::Residents;
+use pcmap::registry::TrapCode;
+use pcmap::trap::{Cause, GuestThread as PreparedThread, Trap};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::thread;
+use std::{mem, thread};
 
 /// Calls made under one pin.
 const CALLS_PER_PIN: usize = 12;
@@ -35,13 +37,19 @@ pub(crate) struct GuestThread<'s> {
     pub(crate) activation: &'static Activation,
 }
 
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Returned(u64),
+    Trapped(Attribution),
+}
+
+/// All guests take the address of their memory and two numbers.
+type Guest = unsafe extern "C" fn(usize, u64, u64) -> u64;
+
 impl GuestThread<'_> {
     /// Calls guests until told to stop.
-    ///
-    /// # Safety
-    ///
-    /// The fault handlers are installed.
-    pub(crate) unsafe fn run(&self, mut random: Random, stop: &AtomicBool) {
+    pub(crate) fn run(&self, thread: &PreparedThread, mut random: Random, stop: &AtomicBool) {
         self.activation.adopt();
         while !stop.load(Relaxed) {
             let Some(pinned) = self.residents.pin(&mut random) else {
@@ -50,34 +58,51 @@ impl GuestThread<'_> {
                 continue;
             };
             for _ in 0..CALLS_PER_PIN {
-                // SAFETY: the handlers are the caller's; adopted above; the pin keeps the module
-                // registered, and with it mapped.
-                unsafe { self.call_one(pinned.value(), &mut random) };
+                self.call_one(thread, &pinned, &mut random);
             }
         }
     }
 
     /// Draws a call, makes it, and compares.
-    ///
-    /// # Safety
-    ///
-    /// The fault handlers are installed, the record is this thread's, and the module is
-    /// registered.
-    unsafe fn call_one(&self, module: &Module, random: &mut Random) {
+    fn call_one(&self, thread: &PreparedThread, module: &Module, random: &mut Random) {
         let position = random.below(module.placed().len());
         let placed = module.placed()[position];
         let guest = self.library.units[placed.unit].functions[placed.function].guest;
         let call = (guest.draw)(random, self.memory);
-        let base = self.memory.base();
-        // SAFETY: 1 and 2 are the caller's.
-        let ending = unsafe { self.activation.call(module, position, base, (call.a, call.b)) };
+        let ending = self.call(thread, module, position, call);
         let expected = self.expected_ending(module, position, &call);
-        // A fault without an answer was counted as missed, by the handler.
-        if ending != expected && ending != Ending::Faulted(None) {
+        if ending != expected {
             self.verdicts.misattributed.fetch_add(1, Relaxed);
             self.verdicts.first.get_or_init(|| {
                 format!("%{} {call:x?}: {ending:?} instead of {expected:?}", guest.name)
             });
+        }
+    }
+
+    /// Calls the function at a position in `module`.
+    fn call(
+        &self,
+        thread: &PreparedThread,
+        module: &Module,
+        position: usize,
+        call: Call,
+    ) -> Ending {
+        // SAFETY: all guests are such functions, and this is the start of one.
+        let guest = unsafe { mem::transmute::<*const u8, Guest>(module.start_of(position)) };
+        let arguments = (self.memory.base(), call.a, call.b);
+        self.activation.set_running(module.serial());
+        let result = thread.catch_traps(|activation| {
+            // SAFETY: (`call`) 1. a function's start, in a module that is kept by the caller; 2. guests
+            // of the storm leave nothing; 3. and call guests only; 4. on this thread.
+            unsafe { activation.call(guest, arguments) }
+        });
+        self.activation.set_running(0);
+        match result {
+            Ok(value) => Ending::Returned(value),
+            Err(trap) => {
+                self.activation.note_fault(trap.signal());
+                Ending::Trapped(attribution(module, &trap))
+            }
         }
     }
 
@@ -92,12 +117,23 @@ impl GuestThread<'_> {
         let unit = &self.library.units[placed.unit];
         let place = unit.position(function).and_then(|function| {
             let offset = unit.functions[function].offset_of(code)?;
-            Some(((position - placed.function + function) as u32, offset))
+            let position = (position - placed.function + function) as u32;
+            Some((module.serial(), position, offset))
         });
-        Ending::Faulted(Some(Attribution {
-            module: module.serial(),
-            place,
-            trap: Some(code.as_raw()),
-        }))
+        let trap = Some(TrapCode::new(code.as_raw().get()));
+        Ending::Trapped(Attribution { place, trap })
     }
+}
+
+/// What a trap says of itself.
+fn attribution(module: &Module, trap: &Trap) -> Attribution {
+    let code = match trap.cause() {
+        Cause::Code(code) => Some(code),
+        _ => None,
+    };
+    let place = trap.function().zip(trap.text_offset()).and_then(|(key, offset)| {
+        let start = module.code.tables().function(key)?.range.start();
+        Some((u64::from(key.module()), key.index(), offset.checked_sub(start)?))
+    });
+    Attribution { place, trap: code }
 }

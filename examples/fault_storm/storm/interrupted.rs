@@ -1,4 +1,4 @@
-#![expect(unsafe_code, reason = "reads and edits signal frames")]
+#![expect(unsafe_code, reason = "reads signal frames")]
 //! What a signal interrupted: the thread's registers, as the kernel saved them.
 
 use super::machine;
@@ -10,7 +10,7 @@ use std::ffi::c_void;
 /// have are borrowed.
 #[derive(Debug)]
 pub(crate) struct Interrupted<'frame> {
-    registers: &'frame mut libc::mcontext_t,
+    registers: &'frame libc::mcontext_t,
     stack: &'frame libc::stack_t,
 }
 
@@ -20,9 +20,9 @@ impl Interrupted<'_> {
     /// `context` is what the kernel gave this handler, it is used nowhere else while the result
     /// lives, and the result does not outlive the handler.
     pub(crate) unsafe fn from_handler(context: *mut c_void) -> Self {
-        let context: *mut libc::ucontext_t = context.cast();
+        let context: *const libc::ucontext_t = context.cast();
         // SAFETY: the kernel wrote it, it is aligned, and nobody else has it.
-        let registers = unsafe { &mut (*context).uc_mcontext };
+        let registers = unsafe { &(*context).uc_mcontext };
         // SAFETY: as above, and apart from the registers.
         let stack = unsafe { &(*context).uc_stack };
         Self { registers, stack }
@@ -36,10 +36,5 @@ impl Interrupted<'_> {
     pub(crate) fn in_handler(&self) -> bool {
         let below = machine::sp(self.registers).checked_sub(self.stack.ss_sp.addr());
         below.is_some_and(|offset| offset < self.stack.ss_size)
-    }
-
-    /// Makes the thread go on elsewhere when the handler returns.
-    pub(crate) fn resume_at(self, pc: usize, sp: usize) {
-        machine::resume(self.registers, pc, sp);
     }
 }

@@ -1,24 +1,20 @@
-//! Loads and unloads modules as fast as it can: maps, publishes, registers; and once no guest pins
-//! a module, unregisters, makes sure that no handler reads it, and unmaps.
+//! Loads and unloads modules as fast as it can: maps, publishes, registers; and once no guest pins a
+//! module, lets go of it, in one of several ways.
 
 use super::library::Library;
-use super::module::{CODE, Module, Resident};
+use super::module::Module;
 use super::random::Random;
 use super::residents::Residents;
-use pcmap::Retirement;
-use std::collections::VecDeque;
+use pcmap::registry::{self, Engine, ModuleRegistry, process_code_map};
 use std::error::Error;
 use std::mem;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 
-/// Modules replaced but pinned by guests, and modules unregistered but perhaps still read: beyond
-/// this many the loader waits for some to go.
+/// Modules replaced but pinned by guests: beyond this many the loader waits for some to go.
 const MOST_LEAVING: usize = 64;
-const MOST_RETIRING: usize = 64;
-/// Modules registered in one publication, when it is more than one.
+/// Modules that leave the map in one publication, when it is more than one.
 const BATCH: usize = 6;
 
 /// What the loader has done, for others to read.
@@ -30,145 +26,102 @@ pub(crate) struct LoaderTally {
 /// The loading thread's state.
 #[derive(Debug)]
 pub(crate) struct Loader<'s> {
+    engine: Engine,
     library: &'s Library,
     residents: &'s Residents,
     tally: &'s LoaderTally,
     random: Random,
     /// Replaced: no guest can pin them any more, some may still.
-    leaving: Vec<Arc<Resident>>,
-    /// Unregistered: no handler finds them any more, some may still read them.
-    retiring: VecDeque<Retiring>,
-}
-
-#[derive(Debug)]
-struct Retiring {
-    retirement: Retirement<'static, Arc<Module>>,
-    module: Arc<Module>,
+    leaving: Vec<Arc<Module>>,
+    /// Let go of together, when there are enough.
+    batch: Vec<Module>,
 }
 
 impl<'s> Loader<'s> {
     pub(crate) fn new(
+        engine: Engine,
         library: &'s Library,
         residents: &'s Residents,
         tally: &'s LoaderTally,
     ) -> Self {
-        let (leaving, retiring) = (Vec::new(), VecDeque::new());
-        Self { library, residents, tally, random: Random::stream(0), leaving, retiring }
+        let (leaving, batch) = (Vec::new(), Vec::new());
+        Self { engine, library, residents, tally, random: Random::stream(0), leaving, batch }
     }
 
     /// Works until told to stop. What is resident then stays so.
     ///
     /// # Errors
     ///
-    /// What the system says about a mapping, or the map about a registration.
+    /// What the engine says about a module.
     pub(crate) fn run(&mut self, stop: &AtomicBool) -> Result<(), Box<dyn Error>> {
         while !stop.load(Relaxed) {
-            self.load()?;
-            self.unload();
-            self.settle();
-        }
-        Ok(())
-    }
-
-    /// Loads a module, or now and then a batch, in place of others.
-    fn load(&mut self) -> Result<(), Box<dyn Error>> {
-        let count = if self.random.chance(8) { BATCH } else { 1 };
-        let modules = (0..count)
-            .map(|_| Module::load(self.library, &mut self.random).map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()?;
-        let items = modules.into_iter().map(|module| (module.text(), module));
-        for resident in register(items)? {
+            let module = Module::load(&self.engine, self.library, &mut self.random)?;
             self.tally.registrations.fetch_add(1, Relaxed);
-            let replaced = self.residents.replace(&mut self.random, Arc::new(resident));
+            let replaced = self.residents.replace(&mut self.random, Arc::new(module));
             self.leaving.extend(replaced);
+            self.unload()?;
         }
         Ok(())
     }
 
-    /// Unregisters what was replaced and is no longer pinned.
-    fn unload(&mut self) {
+    /// Lets go of what was replaced and is no longer pinned.
+    fn unload(&mut self) -> Result<(), Box<dyn Error>> {
         loop {
             for leaving in mem::take(&mut self.leaving) {
                 match Arc::try_unwrap(leaving) {
-                    Ok(resident) => self.unregister(resident),
+                    Ok(module) => self.let_go(module)?,
                     Err(pinned) => self.leaving.push(pinned),
                 }
             }
             if self.leaving.len() <= MOST_LEAVING {
-                return;
+                return Ok(());
             }
             thread::yield_now();
         }
     }
 
     /// Unregisters a module that nothing but the loader holds.
-    fn unregister(&mut self, resident: Resident) {
-        let module = Arc::clone(resident.value());
-        let retirement = resident.unregister();
-        match self.random.below(32) {
-            // The three ways to let go. To wait, here and now:
-            0 => Retiring { retirement, module }.finish(),
-            // to leave it to the map, which then drops the last share, and so unmaps, whenever it
-            // takes out garbage:
-            1..=12 => drop(module),
-            // and to ask again and again.
-            _ => self.retiring.push_back(Retiring { retirement, module }),
-        }
-    }
-
-    /// Unmaps what no handler reads any more.
-    fn settle(&mut self) {
-        while let Some(mut oldest) = self.retiring.pop_front() {
-            if self.retiring.len() >= MOST_RETIRING {
-                oldest.finish();
-            } else if oldest.retirement.is_complete() {
-                unmap(oldest.module);
-            } else {
-                self.retiring.push_front(oldest);
-                return;
+    fn let_go(&mut self, module: Module) -> Result<(), Box<dyn Error>> {
+        match self.random.below(128) {
+            // Waits, here and now, until no handler reads it and it is unmapped:
+            0 => {
+                drop(module);
+                process_code_map().synchronize();
+            }
+            // leaves it to the map, which unmaps it whenever it takes out garbage:
+            1..=80 => drop(module),
+            // or to a store that goes, with all that it has loaded, in one publication.
+            _ => {
+                self.batch.push(module);
+                if self.batch.len() >= BATCH {
+                    self.leave_with_a_store()?;
+                }
             }
         }
+        Ok(())
+    }
+
+    fn leave_with_a_store(&mut self) -> Result<(), Box<dyn Error>> {
+        let mut store = ModuleRegistry::new(&self.engine);
+        for module in self.batch.drain(..) {
+            // The store is the last that has it then.
+            store.register_module(&registry::Module::new(&module.code, module.serial() as u32)?)?;
+        }
+        drop(store);
+        Ok(())
     }
 
     /// Unloads everything, when no guest runs any more.
-    pub(crate) fn finish(mut self) {
+    ///
+    /// # Errors
+    ///
+    /// Without memory for a store.
+    pub(crate) fn finish(mut self) -> Result<(), Box<dyn Error>> {
         let residents = self.residents.take_all().chain(self.leaving.drain(..));
-        let (modules, residents): (Vec<_>, Vec<_>) = residents
-            .map(|resident| Arc::try_unwrap(resident).expect("no guest runs any more"))
-            .map(|resident| (Arc::clone(resident.value()), resident))
-            .unzip();
-        CODE.unregister_all(residents).wait();
-        self.retiring.drain(..).for_each(Retiring::finish);
-        modules.into_iter().for_each(unmap);
-    }
-}
-
-impl Retiring {
-    /// Waits until no handler reads the module, and unmaps it.
-    fn finish(self) {
-        self.retirement.wait();
-        unmap(self.module);
-    }
-}
-
-/// Lets go of a module whose retirement is complete: no handler reads it. The last share unmaps it;
-/// mostly this one, but a thread in the midst of a call on the map may hold another for a moment.
-/// That every module was unmapped is checked at the end.
-fn unmap(module: Arc<Module>) {
-    drop(module);
-}
-
-/// Registers one module by itself, several in one publication.
-fn register(
-    mut items: impl ExactSizeIterator<Item = (Range<usize>, Arc<Module>)>,
-) -> Result<Vec<Resident>, String> {
-    match (items.len(), items.next()) {
-        (1, Some((text, module))) => CODE
-            .register(text, module)
-            .map(|resident| vec![resident])
-            .map_err(|e| e.reason.to_string()),
-        (_, first) => {
-            CODE.register_all(first.into_iter().chain(items)).map_err(|e| e.reason.to_string())
-        }
+        let modules = residents.map(|it| Arc::try_unwrap(it).expect("no guest runs any more"));
+        self.batch.extend(modules);
+        self.leave_with_a_store()?;
+        process_code_map().synchronize();
+        Ok(())
     }
 }

@@ -3,8 +3,8 @@
 
 use super::activation::Activation;
 use super::loader::LoaderTally;
-use super::module::CODE;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pcmap::registry::process_code_map;
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -39,7 +39,7 @@ pub(crate) fn watch(
         }
         thread::sleep(left.min(TURN));
         // The loader reclaims as it writes; here is somebody who does at the same time.
-        let garbage = CODE.reclaim().versions;
+        let garbage = process_code_map().reclaim().versions;
         if turn % TURNS_PER_DRAWING == 0 {
             let faults = activations.iter().flat_map(|activation| activation.faults()).sum::<u64>();
             let registrations = loader.registrations.load(Relaxed);

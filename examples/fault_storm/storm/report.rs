@@ -16,7 +16,6 @@ pub(crate) struct Report {
     pub(crate) faults: [u64; FAULTS.len()],
     pub(crate) calls_misattributed: u64,
     pub(crate) first_misattributed: Option<String>,
-    pub(crate) faults_missed: u64,
     pub(crate) samples_in_guest: u64,
     pub(crate) samples_in_handler: u64,
     pub(crate) samples_elsewhere: u64,
@@ -45,9 +44,9 @@ impl Report {
         self.calls_misattributed + self.samples_astray
     }
 
-    /// Guests that the map did not find.
+    /// Guests that the map did not find. (A fault of one would have ended the process by its signal.)
     fn missed(&self) -> u64 {
-        self.faults_missed + self.samples_missed
+        self.samples_missed
     }
 
     fn samples(&self) -> u64 {
@@ -106,7 +105,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "lookups  from program counter to trap code, in the fault handler; {} ns of each \
+            "lookups  from program counter to trap code, in the sampler's handler; {} ns of each \
              figure are the clock's own",
             self.clock_ns
         )?;

@@ -7,8 +7,9 @@
 
 use super::activation::Activation;
 use super::interrupted::Interrupted;
-use super::machine;
-use super::module::CODE;
+use super::module::explain;
+use super::{host_text, machine};
+use pcmap::registry::process_code_map;
 use std::ffi::{c_int, c_void};
 use std::io::Error;
 use std::marker::PhantomData;
@@ -88,22 +89,29 @@ extern "C" fn on_sample(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void)
     // SAFETY: the kernel's, and gone before the handler returns.
     let interrupted = unsafe { Interrupted::from_handler(context) };
     let pc = interrupted.pc();
-    let found =
-        CODE.lookup(pc, |hit| (hit.value().explain(hit.offset()), hit.range().contains(pc)));
+    let began = machine::ticks();
+    let found = process_code_map()
+        .lookup(pc, |hit| (explain(hit.value(), hit.offset()), hit.range().contains(pc)));
+    let took = machine::ticks().wrapping_sub(began);
     let in_handler = interrupted.in_handler();
-    let running = Activation::running();
+    let thread = Activation::of_thread();
+    let running = thread.and_then(Activation::running);
     let counter = match (found, running) {
         (Some((found, contained)), Some(running)) if !in_handler => {
-            let right = contained && found.place.is_some() && found.module == running.module();
+            let right = contained && found.place.is_some_and(|(module, ..)| module == running);
             if right { &SAMPLES.in_guest } else { &SAMPLES.astray }
         }
-        // Nobody runs a guest but through the way in, and no handler does.
+        // Nobody runs a guest but through an activation, and no handler does.
         (Some(_), _) => &SAMPLES.astray,
         (None, _) if in_handler => &SAMPLES.in_handler,
-        (None, Some(_)) if !machine::entry_code().contains(&pc) => &SAMPLES.missed,
-        (None, _) => &SAMPLES.elsewhere,
+        (None, _) if host_text::contains(pc) => &SAMPLES.elsewhere,
+        // It is code, and nobody knows it.
+        (None, _) => &SAMPLES.missed,
     };
     counter.fetch_add(1, Relaxed);
+    if let Some(thread) = thread {
+        thread.lookups.record(took);
+    }
 }
 
 /// Samples this thread until dropped.

@@ -1,0 +1,196 @@
+#![expect(unsafe_code, reason = "hands signals to the actions that were there before")]
+//! The actions that were there before, and handing a signal on to them as if ours had never been.
+
+use super::action::{Action, Handler};
+use super::signal::{FAULTS, is_from_kernel};
+use crate::index::try_box::try_box;
+use crate::sys::pages::ErrorNumber;
+use core::ffi::{c_int, c_void};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+/// What was installed for one signal.
+struct Remembered {
+    action: Action,
+    /// `SA_RESETHAND`: it has had its one call, and the kernel would have restored the default.
+    spent: AtomicBool,
+}
+
+/// One signal's place in the chain.
+pub(crate) struct Link {
+    signal: c_int,
+    /// Set before ours is installed, and never freed: a handler may be reading it.
+    before: AtomicPtr<Remembered>,
+    installed: AtomicBool,
+}
+
+/// Why the chain was not changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChainError {
+    System(ErrorNumber),
+    OutOfMemory,
+    /// Somebody else has installed over ours.
+    InstalledOver,
+}
+
+impl From<ErrorNumber> for ChainError {
+    fn from(error: ErrorNumber) -> Self {
+        Self::System(error)
+    }
+}
+
+static CHAIN: [Link; FAULTS.len()] = {
+    let mut chain = [const { Link::of(0) }; FAULTS.len()];
+    let mut i = 0;
+    while i < FAULTS.len() {
+        chain[i] = Link::of(FAULTS[i].0);
+        i += 1;
+    }
+    chain
+};
+
+/// The links of the signals for which `wanted` holds.
+pub(crate) fn links(wanted: impl Fn(c_int) -> bool) -> impl Iterator<Item = &'static Link> {
+    CHAIN.iter().filter(move |link| wanted(link.signal))
+}
+
+impl Link {
+    const fn of(signal: c_int) -> Self {
+        Self { signal, before: AtomicPtr::new(ptr::null_mut()), installed: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn signal(&self) -> c_int {
+        self.signal
+    }
+
+    fn before(&self) -> Option<&'static Remembered> {
+        // Acquire: pairs with Release in `remember`.
+        let before = self.before.load(Ordering::Acquire);
+        // SAFETY: null, or a box that `remember` leaked.
+        unsafe { before.as_ref() }
+    }
+
+    /// Installs `handler`, and remembers what was there. Nothing, if it is installed already.
+    ///
+    /// Any number of threads may do this at a time: whoever comes second helps or finds it done.
+    pub(crate) fn install(&self, handler: Handler) -> Result<(), ChainError> {
+        if self.is_installed() {
+            return Ok(());
+        }
+        let found = Action::installed(self.signal)?;
+        if !found.is_handler(handler) {
+            // First remember, then install: what faults in between goes the old way, and what
+            // faults behind it finds it.
+            self.remember(found)?;
+            let replaced = Action::of_runtime(handler, &found).install(self.signal)?;
+            if !replaced.is_handler(handler) && replaced != found {
+                // Somebody else was in between.
+                self.remember(replaced)?;
+            }
+        }
+        self.installed.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn remember(&self, action: Action) -> Result<(), ChainError> {
+        if self.before().is_some_and(|known| known.action == action && !known.is_spent()) {
+            return Ok(());
+        }
+        let remembered = Remembered { action, spent: AtomicBool::new(false) };
+        let remembered = try_box(remembered).map_err(|_| ChainError::OutOfMemory)?;
+        // Release: a handler that finds it sees what is in it. What was there stays, for a handler
+        // that has found it; there is one for each other action that was installed before ours.
+        self.before.store(Box::into_raw(remembered), Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether ours is in the chain.
+    pub(crate) fn is_installed(&self) -> bool {
+        self.installed.load(Ordering::Acquire)
+    }
+
+    /// Whether `handler` is what the kernel calls.
+    pub(crate) fn is_on_top(&self, handler: Handler) -> Result<bool, ChainError> {
+        Ok(Action::installed(self.signal)?.is_handler(handler))
+    }
+
+    /// Puts back what was there before, unless `handler` is not what is installed.
+    pub(crate) fn uninstall(&self, handler: Handler) -> Result<(), ChainError> {
+        let before = self.before().filter(|known| !known.is_spent());
+        let before = before.map_or_else(Action::default, |known| known.action);
+        let replaced = before.install(self.signal)?;
+        if !replaced.is_handler(handler) {
+            replaced.install(self.signal)?;
+            return Err(ChainError::InstalledOver);
+        }
+        self.installed.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Treats the signal as if `handler` had never been installed. Signal-safe as far as the
+    /// previous handler is.
+    ///
+    /// # Safety
+    ///
+    /// 1. `info` and `context` are what the kernel gave the handler of this signal that is running.
+    unsafe fn pass_on(&self, info: *mut c_void, context: *mut c_void) {
+        // SAFETY: by 1. the kernel has written it.
+        let code = unsafe { (*info.cast::<libc::siginfo_t>()).si_code };
+        match self.before() {
+            Some(before) if before.is_callable() => {
+                // SAFETY: (`call`) 1. a handler that was installed for this signal; 2. by 1. here.
+                unsafe { before.action.call(self.signal, info, context) };
+            }
+            // A signal that somebody sent can be ignored; a fault cannot, and kills.
+            Some(before) if before.action.is_ignore() && !is_from_kernel(code) => {}
+            _ => self.take_default_action(code),
+        }
+    }
+
+    /// Restores the default action. A fault then happens again, at the same instruction, and ends
+    /// the process with everything as it was; a signal that was sent is sent again.
+    fn take_default_action(&self, code: c_int) {
+        let restored = Action::default().install(self.signal);
+        if restored.is_err() || !repeats(self.signal, code) {
+            // SAFETY: may be called in handlers. The signal is blocked until this one returns.
+            unsafe { libc::raise(self.signal) };
+        }
+    }
+}
+
+impl Remembered {
+    fn is_spent(&self) -> bool {
+        self.spent.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is a handler that the kernel would still call; once only, if it is for once.
+    fn is_callable(&self) -> bool {
+        let handler = !self.action.is_default() && !self.action.is_ignore();
+        handler && !(self.action.is_for_once() && self.spent.swap(true, Ordering::Relaxed))
+    }
+}
+
+/// Whether the signal comes again by itself when its handler returns.
+fn repeats(signal: c_int, code: c_int) -> bool {
+    match signal {
+        // Processors that go past a breakpoint instruction have it behind them already.
+        libc::SIGTRAP => false,
+        // Memory that is broken, but that nobody has touched yet.
+        libc::SIGBUS if code == libc::BUS_MCEERR_AO => false,
+        _ => is_from_kernel(code),
+    }
+}
+
+/// Treats a signal as if our handler had never been installed.
+///
+/// # Safety
+///
+/// 1. `info` and `context` are what the kernel gave the handler of `signal` that is running.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn pass_on(signal: c_int, info: *mut c_void, context: *mut c_void) {
+    if let Some(link) = links(|known| known == signal).next() {
+        // SAFETY: (`pass_on`) 1. by 1.
+        unsafe { link.pass_on(info, context) };
+    }
+}

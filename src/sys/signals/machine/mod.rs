@@ -1,0 +1,60 @@
+//! What differs between architectures: the registers of a signal frame by name, and three pieces of
+//! assembly:
+//!
+//! - `enter` calls a guest, and notes how to come back without it: the [`Recovery`];
+//! - `leave` goes back to a recovery point at once;
+//! - `call_handler` calls a signal handler on another stack.
+//!
+//! `enter` puts what the calling convention asks to be preserved on the stack, notes the stack
+//! pointer and an address in itself, and calls. What is called returns, and `enter` with it; or the
+//! thread is sent to that address with that stack pointer, by a handler that changes the registers
+//! of the interrupted code or by `leave`: there the same registers are taken from the same stack, and
+//! the frames in between are simply gone. It is no `setjmp`: it returns once, nothing is saved but
+//! what this one address needs, and no register is restored that the compiler does not expect to be.
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::*;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::*;
+
+/// How to come back to a call of `enter`, as long as it has not returned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Recovery {
+    /// The stack pointer.
+    pub(crate) sp: usize,
+    /// Where to go on.
+    pub(crate) pc: usize,
+}
+
+/// What `enter` returns when the thread came back by the recovery point.
+pub(crate) const RECOVERED: usize = 1;
+
+/// How many bytes of an instruction [`unframed`] looks at.
+pub(crate) const MOST_BYTES: usize = 4;
+
+/// Where the return address is in a function without a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(target_arch = "x86_64", expect(dead_code, reason = "calls store the return address"))]
+pub(crate) enum Unframed {
+    /// So many bytes above the stack pointer.
+    OnStack(usize),
+    /// In the link register.
+    Linked,
+}
+
+/// The registers that a stack walk begins with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registers {
+    pub(crate) pc: usize,
+    pub(crate) sp: usize,
+    /// The frame pointer.
+    pub(crate) fp: usize,
+    /// The link register, where there is one; else 0.
+    pub(crate) link: usize,
+}

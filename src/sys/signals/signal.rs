@@ -1,0 +1,95 @@
+#![expect(unsafe_code, reason = "reads what the kernel tells a handler")]
+//! Which signal a handler was called for, where it comes from, and which address it is about.
+
+use core::ffi::{c_int, c_void};
+
+/// The signals that a fault of an instruction arrives as, with their names.
+pub(crate) const FAULTS: [(c_int, &str); 5] = [
+    (libc::SIGSEGV, "SIGSEGV"),
+    (libc::SIGBUS, "SIGBUS"),
+    (libc::SIGILL, "SIGILL"),
+    (libc::SIGFPE, "SIGFPE"),
+    (libc::SIGTRAP, "SIGTRAP"),
+];
+
+/// What kind of fault a signal reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An access to memory: SIGSEGV, SIGBUS.
+    Access,
+    /// A breakpoint instruction.
+    Breakpoint,
+    /// An instruction that cannot be executed, or its operands: SIGILL, SIGFPE.
+    Operation,
+}
+
+/// A signal as a handler gets it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signal {
+    pub(crate) number: c_int,
+    code: c_int,
+    address: usize,
+}
+
+impl Signal {
+    /// Signal-safe.
+    ///
+    /// # Safety
+    ///
+    /// 1. `info` is what the kernel gave the handler of `number`, one of [`FAULTS`], installed with
+    ///    `SA_SIGINFO`.
+    #[inline]
+    pub(crate) unsafe fn from_handler(number: c_int, info: *const c_void) -> Self {
+        let info: *const libc::siginfo_t = info.cast();
+        // SAFETY: by 1. the kernel has written it.
+        let info = unsafe { &*info };
+        // SAFETY: by 1. the union holds the fields of a fault, or those of a signal that was sent,
+        // which lie there too: numbers, whatever they mean.
+        let address = unsafe { info.si_addr() };
+        Self { number, code: info.si_code, address: address.addr() }
+    }
+
+    /// What fault it reports; none if a process sent it, whose codes are not positive. Signal-safe.
+    #[inline]
+    pub(crate) fn fault(self) -> Option<Kind> {
+        if !is_from_kernel(self.code) {
+            return None;
+        }
+        match self.number {
+            libc::SIGSEGV | libc::SIGBUS => Some(Kind::Access),
+            // A breakpoint instruction; on x86-64 Linux says no more than that it comes from the
+            // kernel. Single steps and watchpoints have other codes.
+            libc::SIGTRAP if self.code == TRAP_BRKPT || self.code == SI_KERNEL => {
+                Some(Kind::Breakpoint)
+            }
+            libc::SIGTRAP => None,
+            _ => Some(Kind::Operation),
+        }
+    }
+
+    /// The address that could not be accessed, of an access; for other faults the instruction, mostly.
+    #[inline]
+    pub(crate) fn address(self) -> usize {
+        self.address
+    }
+}
+
+/// `linux/include/uapi/asm-generic/siginfo.h`; not all C libraries' bindings have them.
+const TRAP_BRKPT: c_int = 1;
+const SI_KERNEL: c_int = 0x80;
+
+/// Whether a signal with this `si_code` was raised by the kernel.
+#[inline]
+pub(crate) const fn is_from_kernel(code: c_int) -> bool {
+    code > 0
+}
+
+/// The signal's name, if it is one of [`FAULTS`].
+pub(crate) fn name(number: c_int) -> Option<&'static str> {
+    FAULTS.iter().find(|(known, _)| *known == number).map(|&(_, name)| name)
+}
+
+/// Whether the signal is that of breakpoints.
+pub(crate) fn is_breakpoint(number: c_int) -> bool {
+    number == libc::SIGTRAP
+}

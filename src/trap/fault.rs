@@ -1,0 +1,144 @@
+#![expect(unsafe_code, reason = "a signal handler")]
+//! The handler: is this fault a guest's, which trap is it, and back to where the guest was called.
+//!
+//! First it classifies, with what is safe on any thread: the program counter in the code map, then
+//! the trap table. Only when both say that it is ours does it look for the thread. Whatever does not
+//! fit goes on to what was installed before.
+
+use super::backtrace::{MOST_FRAMES, walk};
+use super::thread_record::THREADS;
+use crate::Hit;
+use crate::registry::{ResidentCode, TrapCode, breakpoint_address, process_code_map};
+use crate::sys::signals::chain;
+use crate::sys::signals::interrupted::Interrupted;
+use crate::sys::signals::machine::Recovery;
+use crate::sys::signals::signal::{Kind, Signal};
+use core::ffi::{c_int, c_void};
+use core::ops::Range;
+
+/// Why a guest trapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The instruction is in the image's trap table, with this code.
+    Code(TrapCode),
+    /// The guest has used up the thread's stack.
+    StackOverflow,
+    /// A breakpoint that was set at one of the image's breakpoint sites.
+    Breakpoint,
+}
+
+/// A fault of a guest, as the handler notes it.
+#[derive(Clone, Copy)]
+pub(crate) struct Fault {
+    pub(crate) cause: Cause,
+    pub(crate) signal: c_int,
+    /// What could not be accessed.
+    pub(crate) address: Option<usize>,
+    pub(crate) pc: usize,
+    /// From the start of the text.
+    pub(crate) offset: usize,
+    /// Of `pcs`, how many are told; and whether there was room for all.
+    pub(crate) frames: usize,
+    pub(crate) complete: bool,
+    pub(crate) pcs: [usize; MOST_FRAMES],
+}
+
+impl Fault {
+    pub(crate) const fn none() -> Self {
+        Self {
+            cause: Cause::Breakpoint,
+            signal: 0,
+            address: None,
+            pc: 0,
+            offset: 0,
+            frames: 0,
+            complete: true,
+            pcs: [0; MOST_FRAMES],
+        }
+    }
+}
+
+/// What the kernel calls. Signal-safe; what it hands on is what it was given.
+///
+/// # Safety
+///
+/// 1. Installed with `SA_SIGINFO`, and called by the kernel, or by a handler with what that was given.
+pub(crate) unsafe extern "C-unwind" fn on_fault(
+    number: c_int,
+    info: *mut c_void,
+    context: *mut c_void,
+) {
+    // SAFETY: (`from_handler`) 1. by 1.
+    let signal = unsafe { Signal::from_handler(number, info) };
+    // SAFETY: (`from_handler`) 1. by 1.; 2. gone before it is handed on.
+    let interrupted = unsafe { Interrupted::from_handler(context) };
+    match take(signal, &interrupted) {
+        Some(recovery) => interrupted.recover(recovery),
+        // SAFETY: (`pass_on`) 1. by 1.
+        None => unsafe { chain::pass_on(number, info, context) },
+    }
+}
+
+/// Notes the fault, if it is a guest's trap, and gives where its thread is to go on.
+#[inline]
+fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
+    let kind = signal.fault()?;
+    let mut registers = interrupted.registers();
+    if kind == Kind::Breakpoint {
+        registers.pc = breakpoint_address(registers.pc);
+    }
+    let alternate_stack = interrupted.alternate_stack()?;
+    // No guest runs in a handler.
+    if alternate_stack.contains(&registers.sp) {
+        return None;
+    }
+    let code = process_code_map().enter();
+    let hit = code.lookup(registers.pc)?;
+    let known = known_trap(kind, hit);
+    if known.is_none() && kind != Kind::Access {
+        return None;
+    }
+    // It may be ours: now the thread.
+    let threads = THREADS.enter();
+    let thread = threads.lookup(alternate_stack.start)?.value();
+    let cause = match known {
+        Some(cause) => cause,
+        None if overflows(signal.address(), registers.sp, thread.guard()) => Cause::StackOverflow,
+        None => return None,
+    };
+    // SAFETY: null, or a call that has not returned: it lies in the stack of this thread, which is
+    // interrupted within it.
+    let call = unsafe { thread.innermost().as_ref() }?;
+    let recovery = call.recovery();
+    // SAFETY: (`take_down`) 1. a guest was interrupted: its code is, and a call of one is running.
+    let fault = unsafe { thread.take_down() };
+    fault.cause = cause;
+    fault.signal = signal.number;
+    fault.address = (kind == Kind::Access).then(|| signal.address());
+    fault.pc = registers.pc;
+    fault.offset = hit.offset();
+    let stack = thread.guest_stack(registers.sp, recovery.sp);
+    // SAFETY: (`walk`) 1. stack of this thread, between where the guest was called and where it is.
+    (fault.frames, fault.complete) = unsafe { walk(&code, registers, stack, &mut fault.pcs) };
+    Some(recovery)
+}
+
+/// Which trap the code's tables know at the program counter.
+#[inline]
+fn known_trap(kind: Kind, hit: Hit<'_, ResidentCode>) -> Option<Cause> {
+    let code = hit.value();
+    if let Some(code) = code.trap_at(hit.offset()) {
+        return Some(Cause::Code(code));
+    }
+    let site = kind == Kind::Breakpoint && code.is_breakpoint_site(hit.offset());
+    site.then_some(Cause::Breakpoint)
+}
+
+/// Whether an access beyond the end of the stack was one by way of the stack pointer: somewhat below
+/// it at most (calls, pushes, a red zone), or above it, in a frame that reaches beyond.
+#[inline]
+fn overflows(address: usize, sp: usize, guard: Range<usize>) -> bool {
+    const BELOW: usize = 4096;
+    guard.contains(&address) && address >= sp.saturating_sub(BELOW)
+}

@@ -1,0 +1,130 @@
+#![expect(unsafe_code, reason = "handles of a thread's own state")]
+//! A thread that is prepared to run guests: known to handlers, with a stack for them.
+
+use super::error::PrepareError;
+use super::handler::TrapHandler;
+use super::thread_record::{THREADS, ThreadRecord};
+use crate::index::try_box::try_box;
+use crate::sys::signals::alternate_stack::{self, AlternateStack};
+use crate::sys::signals::{own_thread, thread_stack};
+use crate::{Refused, Registration};
+use core::cell::Cell;
+use core::fmt;
+use core::ptr::{self, NonNull};
+
+/// What a prepared thread keeps.
+struct Prepared {
+    handles: Cell<usize>,
+    /// Dropped first: handlers find the thread no more, then its stack goes.
+    record: Registration<'static, ThreadRecord>,
+    /// None if it had a sufficient one.
+    stack: Option<AlternateStack>,
+    _handler: TrapHandler,
+}
+
+/// Shows that the calling thread is prepared to run guests.
+///
+/// A handle: preparing again on the same thread gives another one, at the cost of a count. With the
+/// last one the thread gets back what it had before. It stays on its thread:
+///
+/// ```compile_fail,E0277
+/// # use pcmap::trap::{GuestThread, TrapHandler, TrapOptions};
+/// # let handler = TrapHandler::install(TrapOptions::new()).unwrap();
+/// let thread = GuestThread::prepare(&handler).unwrap();
+/// std::thread::scope(|scope| { scope.spawn(|| thread.catch_traps(|_| Ok(()))); });
+/// ```
+///
+/// ```
+/// # use pcmap::trap::{GuestThread, TrapHandler, TrapOptions};
+/// # let handler = TrapHandler::install(TrapOptions::new()).unwrap();
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| {
+///         let thread = GuestThread::prepare(&handler).unwrap();
+///         thread.catch_traps(|_| Ok(()))
+///     });
+/// });
+/// ```
+pub struct GuestThread {
+    /// Of this thread; there as long as a handle is.
+    prepared: NonNull<Prepared>,
+}
+
+impl GuestThread {
+    /// Prepares the calling thread, unless it is already.
+    ///
+    /// If its alternate signal stack is missing or short (64 KiB and four frames of the kernel's are
+    /// asked for), it gets one, with a guard page. That has to stay in force: a trap that finds
+    /// another one is not recognised.
+    ///
+    /// **Cost**: some system calls and a registration in a code map; a thread-local read, if it is
+    /// prepared already. **Progress**: lock-free but for the system's calls. **Panics**: none.
+    /// **Signal-safe**: no.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepareError`]; nothing has changed.
+    pub fn prepare(handler: &TrapHandler) -> Result<Self, PrepareError> {
+        if let Some(thread) = Self::current() {
+            return Ok(thread);
+        }
+        let own = thread_stack::own().map_err(PrepareError::System)?;
+        let sufficient =
+            alternate_stack::current().filter(|stack| stack.len() >= alternate_stack::sufficient());
+        let (range, stack) = match sufficient {
+            Some(range) => (range, None),
+            None => {
+                let stack = AlternateStack::install().map_err(PrepareError::System)?;
+                (stack.range(), Some(stack))
+            }
+        };
+        let record = THREADS.register(range, ThreadRecord::new(own)).map_err(|e| e.reason)?;
+        let handles = Cell::new(1);
+        let prepared = Prepared { handles, record, stack, _handler: handler.clone() };
+        let prepared =
+            try_box(prepared).map_err(|_| PrepareError::Refused(Refused::OutOfMemory))?;
+        let prepared = NonNull::from(Box::leak(prepared));
+        own_thread::set::<Prepared>(prepared.as_ptr());
+        Ok(Self { prepared })
+    }
+
+    /// Another handle, if the calling thread is prepared: for a host function that a guest has
+    /// called. Constant time: a thread-local read; no errors, no panics; not signal-safe.
+    pub fn current() -> Option<Self> {
+        let prepared = NonNull::new(own_thread::get::<Prepared>().cast_mut())?;
+        let thread = Self { prepared };
+        let handles = &thread.prepared().handles;
+        handles.set(handles.get() + 1);
+        Some(thread)
+    }
+
+    fn prepared(&self) -> &Prepared {
+        // SAFETY: `prepare` leaked it, and the last handle frees it.
+        unsafe { self.prepared.as_ref() }
+    }
+
+    pub(crate) fn record(&self) -> &ThreadRecord {
+        self.prepared().record.value()
+    }
+}
+
+impl Drop for GuestThread {
+    fn drop(&mut self) {
+        let handles = &self.prepared().handles;
+        handles.set(handles.get() - 1);
+        if handles.get() == 0 {
+            own_thread::set::<Prepared>(ptr::null());
+            // SAFETY: `prepare` leaked it, and this was the last handle.
+            drop(unsafe { Box::from_raw(self.prepared.as_ptr()) });
+        }
+    }
+}
+
+impl fmt::Debug for GuestThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Prepared { record, stack, .. } = self.prepared();
+        f.debug_struct("GuestThread")
+            .field("handlers_stack", &record.range())
+            .field("own_stack", &stack.is_some())
+            .finish_non_exhaustive()
+    }
+}

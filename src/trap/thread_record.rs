@@ -1,0 +1,89 @@
+#![expect(unsafe_code, reason = "what a handler leaves for the thread that it interrupted")]
+//! What a handler knows of a thread that runs guests, and how it finds that.
+//!
+//! The handler finds the thread by its alternate stack, which the kernel tells it with every signal,
+//! in a map of the same kind as the one that it found the code in. So there is no thread-local on its
+//! path, and no question of what the C library does when a handler touches one that was not touched
+//! before; and a thread that never prepared for guests is known by not being there.
+
+use super::activation::CallFrame;
+use super::fault::Fault;
+use crate::CodeMap;
+use crate::sys::signals::shared::InterruptPtr;
+use crate::sys::signals::thread_stack::ThreadStack;
+use core::cell::UnsafeCell;
+use core::ops::Range;
+
+/// The threads that are prepared for guests, by their alternate stacks.
+pub(crate) static THREADS: CodeMap<ThreadRecord> = CodeMap::new();
+
+/// What a handler knows of a thread.
+pub(crate) struct ThreadRecord {
+    /// The innermost call of a guest; null while none is running, or a host function that a guest
+    /// has called. Lies in the thread's stack.
+    innermost: InterruptPtr<CallFrame>,
+    stack: ThreadStack,
+    /// What the last fault of a guest on this thread was.
+    fault: UnsafeCell<Fault>,
+}
+
+// SAFETY: `innermost` is of atomic words, and what it leads to is looked at by its thread and that
+// thread's handlers only, as is `fault` (`take_down` and `fault` ask for it): other threads find the
+// record, and free it when it is registered no more.
+unsafe impl Sync for ThreadRecord {}
+// SAFETY: as above; nothing in it is of the thread that made it.
+unsafe impl Send for ThreadRecord {}
+
+impl ThreadRecord {
+    pub(crate) fn new(stack: ThreadStack) -> Self {
+        Self { innermost: InterruptPtr::null(), stack, fault: UnsafeCell::new(Fault::none()) }
+    }
+
+    /// The innermost call of a guest, if one is running.
+    #[inline]
+    pub(crate) fn innermost(&self) -> *mut CallFrame {
+        self.innermost.get()
+    }
+
+    /// Makes another call the innermost.
+    #[inline]
+    pub(crate) fn set_innermost(&self, frame: *mut CallFrame) {
+        self.innermost.set(frame);
+    }
+
+    /// Where the thread's own stack faults when it overflows.
+    #[inline]
+    pub(crate) fn guard(&self) -> Range<usize> {
+        self.stack.guard.clone()
+    }
+
+    /// The part of the stack that guests of a call may have used, which may be read: from the
+    /// interrupted stack pointer up to where the call was made.
+    #[inline]
+    pub(crate) fn guest_stack(&self, sp: usize, entered: usize) -> Range<usize> {
+        // A guest that has overflowed the stack has its pointer beyond the end.
+        sp.max(self.stack.low)..entered
+    }
+
+    /// Notes a fault, for the thread to find when it goes on.
+    ///
+    /// # Safety
+    ///
+    /// 1. In a handler that has interrupted this thread, in a guest.
+    #[inline]
+    #[expect(clippy::mut_from_ref, reason = "asked for by 1: nobody else has it")]
+    pub(crate) unsafe fn take_down(&self) -> &mut Fault {
+        // SAFETY: by 1. the thread is not looking at it, nor is another handler: no guest runs in one.
+        unsafe { &mut *self.fault.get() }
+    }
+
+    /// The last fault of a guest.
+    ///
+    /// # Safety
+    ///
+    /// 1. On this thread, outside of handlers, and no guest is called while the result lives.
+    pub(crate) unsafe fn fault(&self) -> &Fault {
+        // SAFETY: by 1. no handler writes it.
+        unsafe { &*self.fault.get() }
+    }
+}

@@ -1,0 +1,228 @@
+#![expect(unsafe_code, reason = "signal handlers")]
+//! What a handler that was installed before sees: arguments, mask, stack, how often it is called.
+//!
+//! The handler prints what it sees and makes the page accessible, so that the fault's instruction
+//! succeeds when it returns.
+
+use crate::compare::Ends::{By, Well};
+use crate::compare::Scenario;
+use crate::stage::Stage;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::{mem, ptr};
+
+macro_rules! scenarios {
+    ($($name:literal: $flags:expr, $ends:expr;)*) => {
+        &[
+            $(Scenario { name: $name, run: |stage| observe(stage, $flags), ends: $ends },)*
+            Scenario { name: "sent_and_restarted", run: |s| interrupted_read(s, libc::SA_RESTART), ends: Well },
+            Scenario { name: "sent_and_not_restarted", run: |s| interrupted_read(s, 0), ends: Well },
+            Scenario { name: "handler_that_goes_elsewhere", run: elsewhere, ends: Well },
+            Scenario { name: "handler_without_an_alternate_stack", run: no_alternate_stack, ends: Well },
+        ]
+    };
+}
+
+pub(crate) const SCENARIOS: &[Scenario] = scenarios! {
+    "plain_handler": 0, Well;
+    "siginfo_handler": libc::SA_SIGINFO, Well;
+    "plain_handler_on_the_alternate_stack": libc::SA_ONSTACK, Well;
+    "siginfo_handler_on_the_alternate_stack": libc::SA_SIGINFO | libc::SA_ONSTACK, Well;
+    "nodefer_handler": libc::SA_SIGINFO | libc::SA_NODEFER, Well;
+    "nodefer_handler_on_the_alternate_stack": libc::SA_NODEFER | libc::SA_ONSTACK, Well;
+    // The second fault kills.
+    "resethand_handler": libc::SA_SIGINFO | libc::SA_RESETHAND, By(libc::SIGSEGV);
+    "plain_resethand_handler": libc::SA_RESETHAND | libc::SA_NODEFER, By(libc::SIGSEGV);
+};
+
+/// The page that faults, and how often it has.
+static PAGE: AtomicUsize = AtomicUsize::new(0);
+static FAULTS: AtomicUsize = AtomicUsize::new(0);
+
+fn page() -> *mut c_void {
+    ptr::with_exposed_provenance_mut(PAGE.load(Relaxed))
+}
+
+fn protect(protection: libc::c_int) {
+    // SAFETY: a page of ours.
+    assert_eq!(unsafe { libc::mprotect(page(), 4096, protection) }, 0);
+}
+
+fn map() {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a fresh mapping.
+    let page = unsafe { libc::mmap(ptr::null_mut(), 4096, libc::PROT_NONE, flags, -1, 0) };
+    assert_ne!(page, libc::MAP_FAILED);
+    PAGE.store(page.expose_provenance(), Relaxed);
+}
+
+fn report(signal: libc::c_int) {
+    // SAFETY: zeros are the empty set.
+    let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: only asks.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask) };
+    // SAFETY: asks about signals that exist.
+    let blocked = |&other: &libc::c_int| unsafe { libc::sigismember(&mask, other) } == 1;
+    let mask: Vec<_> = (1..=64).filter(blocked).collect();
+    // SAFETY: zeros are a stack.
+    let mut stack: libc::stack_t = unsafe { mem::zeroed() };
+    // SAFETY: only asks.
+    unsafe { libc::sigaltstack(ptr::null(), &mut stack) };
+    let on_alternate = stack.ss_flags & libc::SS_ONSTACK != 0;
+    FAULTS.fetch_add(1, Relaxed);
+    println!("signal {signal}, blocked: {mask:?}, on the alternate stack: {on_alternate}");
+}
+
+extern "C" fn plain(signal: libc::c_int) {
+    report(signal);
+    protect(libc::PROT_READ);
+}
+
+extern "C" fn with_info(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    report(signal);
+    // SAFETY: the kernel's.
+    let info = unsafe { &*info };
+    // SAFETY: of a fault.
+    let (code, address) = (info.si_code, unsafe { info.si_addr() });
+    let context: *const libc::ucontext_t = context.cast();
+    // SAFETY: the kernel's; only the address is taken.
+    let saved = unsafe { &raw const (*context).uc_sigmask };
+    // SAFETY: the kernel has written so much of it.
+    let saved = unsafe { saved.cast::<u64>().read_unaligned() };
+    println!("code {code}, at the page: {}, saved mask {saved:#x}", address == page());
+    protect(libc::PROT_READ);
+}
+
+/// Installs a handler with a mask of its own; gives the address of it.
+fn install(signal: libc::c_int, flags: libc::c_int) {
+    // SAFETY: zeros are a valid action.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_sigaction = if flags & libc::SA_SIGINFO != 0 {
+        with_info as *const () as usize
+    } else {
+        plain as *const () as usize
+    };
+    action.sa_flags = flags;
+    // SAFETY: a set of ours.
+    unsafe { libc::sigaddset(&mut action.sa_mask, libc::SIGUSR2) };
+    // SAFETY: a handler that prints; this process is about that.
+    assert_eq!(unsafe { libc::sigaction(signal, &action, ptr::null_mut()) }, 0);
+}
+
+fn block(signal: libc::c_int) {
+    // SAFETY: zeros are the empty set.
+    let mut set: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: adds a signal that exists to a set of ours.
+    unsafe { libc::sigaddset(&mut set, signal) };
+    // SAFETY: a set of ours.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
+}
+
+fn read_page() -> u8 {
+    // SAFETY: mapped; if it cannot be read, that is the fault.
+    unsafe { page().cast::<u8>().read_volatile() }
+}
+
+/// Three faults in host code, and three in a guest that the tables do not know.
+fn observe(stage: &Stage, flags: libc::c_int) {
+    map();
+    install(libc::SIGSEGV, flags);
+    block(libc::SIGUSR1);
+    stage.install();
+    for _ in 0..3 {
+        protect(libc::PROT_NONE);
+        assert_eq!(read_page(), 0);
+        protect(libc::PROT_NONE);
+        assert_eq!(stage.call("unknown", [PAGE.load(Relaxed) as i64, 0, 0]), 0);
+    }
+    assert_eq!(FAULTS.load(Relaxed), 6);
+    // Sent, not a fault.
+    // SAFETY: has no preconditions.
+    unsafe { libc::raise(libc::SIGSEGV) };
+    // The mask is as before.
+    FAULTS.store(0, Relaxed);
+    report(0);
+}
+
+/// A signal that is sent interrupts a system call, or does not.
+fn interrupted_read(stage: &Stage, flags: libc::c_int) {
+    install(libc::SIGBUS, flags);
+    map();
+    stage.install();
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors.
+    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+    // SAFETY: has no preconditions.
+    let reader = unsafe { libc::pthread_self() };
+    let writer = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        // SAFETY: the thread waits for this one.
+        unsafe { libc::pthread_kill(reader, libc::SIGBUS) };
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        // SAFETY: one byte.
+        unsafe { libc::write(ends[1], [7_u8].as_ptr().cast(), 1) };
+    });
+    let mut byte = 0_u8;
+    // SAFETY: room for one byte.
+    let read = unsafe { libc::read(ends[0], (&raw mut byte).cast(), 1) };
+    println!(
+        "read {read}, {byte}, {}",
+        std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+    );
+    writer.join().expect("no panic");
+}
+
+/// A handler that changes where the thread goes on.
+fn elsewhere(stage: &Stage) {
+    extern "C" fn skip(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+        // SAFETY: the kernel's.
+        let context = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext };
+        #[cfg(target_arch = "x86_64")]
+        {
+            context.gregs[libc::REG_RIP as usize] += 2;
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            context.pc += 4;
+        }
+    }
+    // SAFETY: zeros are a valid action.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_sigaction = skip as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: a handler that goes past an instruction; this process is about that.
+    assert_eq!(unsafe { libc::sigaction(libc::SIGILL, &action, ptr::null_mut()) }, 0);
+    stage.install();
+    for _ in 0..10 {
+        // SAFETY: the handler goes past it.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            std::arch::asm!("ud2");
+        };
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            std::arch::asm!("udf #0");
+        };
+    }
+    println!("went on");
+}
+
+/// On a thread that has no alternate stack at all.
+fn no_alternate_stack(stage: &Stage) {
+    map();
+    install(libc::SIGSEGV, libc::SA_SIGINFO | libc::SA_ONSTACK);
+    stage.install();
+    extern "C" fn body(_: *mut c_void) -> *mut c_void {
+        protect(libc::PROT_NONE);
+        assert_eq!(read_page(), 0);
+        ptr::null_mut()
+    }
+    // SAFETY: zeros are to be written over.
+    let mut thread: libc::pthread_t = unsafe { mem::zeroed() };
+    // SAFETY: the body needs nothing.
+    let error = unsafe { libc::pthread_create(&mut thread, ptr::null(), body, ptr::null_mut()) };
+    assert_eq!(error, 0);
+    // SAFETY: of the thread above.
+    assert_eq!(unsafe { libc::pthread_join(thread, ptr::null_mut()) }, 0);
+}

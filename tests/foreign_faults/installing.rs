@@ -1,0 +1,130 @@
+#![expect(unsafe_code, reason = "asks for signal actions, and installs some")]
+//! Installing and uninstalling: in processes of their own, because what is installed is the
+//! process's. The process without the trap handler only says what is expected.
+
+use crate::compare::Ends::Well;
+use crate::compare::Scenario;
+use crate::stage::Stage;
+use pcmap::trap::{GuestThread, TrapHandler, TrapOptions, UninstallRefused};
+use std::{mem, ptr};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "installing_again_is_installing_once", run: again, ends: Well },
+    Scenario { name: "uninstalling_puts_back_what_was_there", run: uninstall, ends: Well },
+    Scenario { name: "uninstalling_under_somebody_is_an_error", run: installed_over, ends: Well },
+    Scenario { name: "installing_on_many_threads", run: many_threads, ends: Well },
+];
+
+const SIGNALS: [libc::c_int; 5] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
+
+fn action(signal: libc::c_int) -> libc::sigaction {
+    // SAFETY: zeros are a valid action.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: only asks.
+    assert_eq!(unsafe { libc::sigaction(signal, ptr::null(), &mut action) }, 0);
+    action
+}
+
+fn actions() -> [(usize, libc::c_int); 5] {
+    // What the C library adds for itself.
+    const SA_RESTORER: libc::c_int = 0x0400_0000;
+    SIGNALS.map(action).map(|action| (action.sa_sigaction, action.sa_flags & !SA_RESTORER))
+}
+
+fn install() -> TrapHandler {
+    TrapHandler::install(TrapOptions::new()).expect("installed")
+}
+
+fn again(stage: &Stage) {
+    if stage.with_traps {
+        let before = actions();
+        let quiet = TrapHandler::install(TrapOptions::new().breakpoints(false)).expect("installed");
+        assert_eq!(actions()[4], before[4], "SIGTRAP was not asked for");
+        assert!(actions().iter().zip(&before).take(4).all(|(now, then)| now.0 != then.0));
+        let handler = install();
+        let first = actions();
+        assert_ne!(first[4].0, before[4].0, "and now it was");
+        let handles: Vec<_> = (0..10).map(|_| install()).collect();
+        let more = handles.clone();
+        assert_eq!(actions(), first);
+        drop((handles, more, quiet));
+        let thread = GuestThread::prepare(&handler).expect("prepared");
+        drop(handler);
+        stage.guests.run(&thread, "load", [0; 3]).expect_err("it traps");
+        drop(thread);
+        assert_eq!(actions(), first, "without a handle it stays");
+        let thread = GuestThread::prepare(&install()).expect("prepared");
+        stage.guests.run(&thread, "load", [0; 3]).expect_err("it traps");
+    }
+    println!("installed once");
+}
+
+fn uninstall(stage: &Stage) {
+    if stage.with_traps {
+        let before = actions();
+        for _ in 0..10 {
+            let handler = install();
+            let other = handler.clone();
+            let refused = handler.uninstall().expect_err("there is another handle");
+            assert_eq!(refused.reason, UninstallRefused::InUse);
+            drop(refused.handler);
+            let thread = GuestThread::prepare(&other).expect("prepared");
+            stage.guests.run(&thread, "load", [0; 3]).expect_err("it traps");
+            let refused = other.uninstall().expect_err("a thread is prepared");
+            assert_eq!(refused.reason, UninstallRefused::InUse);
+            drop(thread);
+            refused.handler.uninstall().expect("nobody has a handle");
+            assert_eq!(actions(), before);
+        }
+    }
+    println!("as before");
+}
+
+extern "C" fn over(_: libc::c_int) {}
+
+fn installed_over(stage: &Stage) {
+    if stage.with_traps {
+        let before = actions();
+        let handler = install();
+        let ours = action(libc::SIGFPE);
+        // SAFETY: zeros are a valid action.
+        let mut theirs: libc::sigaction = unsafe { mem::zeroed() };
+        theirs.sa_sigaction = over as *const () as usize;
+        // SAFETY: a handler that does nothing.
+        unsafe { libc::sigaction(libc::SIGFPE, &theirs, ptr::null_mut()) };
+        let now = actions();
+        let refused = handler.uninstall().expect_err("somebody is on top");
+        let signal = "SIGFPE";
+        assert_eq!(refused.reason, UninstallRefused::InstalledOver { signal });
+        assert!(refused.to_string().contains(signal), "{refused}");
+        assert_eq!(actions(), now, "nothing has changed");
+        // And installing again does not go on top of those who are on top of us.
+        let again = install();
+        assert_eq!(actions(), now);
+        drop(again);
+        // SAFETY: what was installed.
+        unsafe { libc::sigaction(libc::SIGFPE, &ours, ptr::null_mut()) };
+        refused.handler.uninstall().expect("ours is on top");
+        assert_eq!(actions(), before);
+    }
+    println!("refused");
+}
+
+fn many_threads(stage: &Stage) {
+    if stage.with_traps {
+        let guest = stage.guests.guest("load");
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let thread = GuestThread::prepare(&install()).expect("prepared");
+                    // SAFETY: (`call`) 1. kept by the stage; 2. to 4. it only loads.
+                    let run = || thread.catch_traps(|it| unsafe { it.call(guest, (0, 0, 0)) });
+                    (0..100).for_each(|_| drop(run().expect_err("it traps")));
+                });
+            }
+        });
+        install().uninstall().expect("all threads have gone");
+    }
+    println!("all trapped");
+}

@@ -1,0 +1,14 @@
+//! The path of a trap through the handler neither allocates nor frees, makes no system call but the
+//! return from the signal, and touches no thread-local: each shown by a check that is first shown to
+//! bite.
+#![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+
+#[path = "../../examples/mini_runtime/compiler.rs"]
+mod compiler;
+#[path = "../trap_guests/mod.rs"]
+mod trap_guests;
+
+mod allocation;
+mod child;
+mod disassembly;
+mod system_calls;

@@ -1,0 +1,168 @@
+#![expect(unsafe_code, reason = "maps pages and a file")]
+//! Each kind of fault becomes a trap that says what it was and where.
+
+use crate::trap_guests::{Guests, prepared};
+use pcmap::registry::{EngineConfig, SourceOffset, TrapCode};
+use pcmap::trap::{Cause, Trap};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::ptr;
+
+/// Checks what every trap of a guest must say, and gives its code.
+#[track_caller]
+fn check(guests: &Guests, trap: &Trap, name: &str, source: Option<u32>) -> TrapCode {
+    let Cause::Code(code) = trap.cause() else { panic!("{trap:?}") };
+    let tables = guests.code.tables();
+    let function = guests.function(name);
+    let offset = trap.text_offset().expect("in the text");
+    assert_eq!(tables.trap_at(offset), Some(code));
+    assert_eq!(trap.pc(), guests.code.text_range().start.address() + offset.get() as usize);
+    assert!(function.range.contains(offset), "{trap:?}");
+    assert_eq!(trap.function(), Some(function.key));
+    assert_eq!(trap.source_offset(), source.map(SourceOffset::new));
+    assert_eq!(trap.frames().next().map(|frame| frame.pc()), Some(trap.pc()));
+    let frame = guests.registry.lookup_frame_info(trap.pc()).expect("in the store");
+    assert_eq!(frame.function().name, Some(name));
+    code
+}
+
+fn code(user: u8) -> TrapCode {
+    TrapCode::new(user)
+}
+
+#[test]
+fn accesses() {
+    let (guests, thread) = (Guests::load(), prepared());
+    // SAFETY: a fresh mapping.
+    let start = unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        libc::mmap(ptr::null_mut(), 4096, libc::PROT_READ, flags, -1, 0)
+    };
+    assert_ne!(start, libc::MAP_FAILED);
+    let start = start.expose_provenance() as i64;
+    for _ in 0..100 {
+        assert_eq!(guests.run(&thread, "load", [start, 0, 0]).expect("readable"), 0);
+        for address in [0, 8, 4095] {
+            let trap = guests.run(&thread, "load", [address, 0, 0]).expect_err("nothing is there");
+            assert_eq!(check(&guests, &trap, "load", Some(0x21)), code(1));
+            assert_eq!(trap.signal(), libc::SIGSEGV);
+            assert_eq!(trap.faulting_address(), Some(address as usize));
+        }
+        let trap = guests.run(&thread, "store", [start + 16, 7, 0]).expect_err("read-only");
+        assert_eq!(check(&guests, &trap, "store", Some(0x31)), code(2));
+        assert_eq!(trap.faulting_address(), Some(start as usize + 16));
+    }
+    let trap = guests.run(&thread, "load", [0, 0, 0]).expect_err("nothing is there");
+    assert_eq!(trap.faulting_address(), Some(0));
+    let told = trap.to_string();
+    assert!(told.contains("(SIGSEGV)") && told.contains("source+0x21"), "{told}");
+}
+
+/// Addresses that x86-64 cannot form raise another exception, which does not tell the address.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn addresses_that_are_none() {
+    let (guests, thread) = (Guests::load(), prepared());
+    let trap = guests.run(&thread, "load", [1 << 62, 0, 0]).expect_err("no address");
+    assert_eq!(check(&guests, &trap, "load", Some(0x21)), code(1));
+    assert_eq!((trap.signal(), trap.faulting_address()), (libc::SIGSEGV, Some(0)));
+}
+
+#[test]
+fn a_page_behind_the_end_of_a_file() {
+    let (guests, thread) = (Guests::load(), prepared());
+    let path = std::env::temp_dir().join(format!("pcmap-traps-{}", std::process::id()));
+    let options = File::options().read(true).write(true).create_new(true).open(&path);
+    let file = options.expect("a file");
+    std::fs::remove_file(&path).expect("it is kept by its handle");
+    // SAFETY: a fresh mapping; the file is empty, so its page cannot be read.
+    let page = unsafe {
+        libc::mmap(ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+    };
+    assert_ne!(page, libc::MAP_FAILED);
+    let address = page.expose_provenance() as i64;
+    let trap = guests.run(&thread, "load", [address, 0, 0]).expect_err("behind the end");
+    assert_eq!(check(&guests, &trap, "load", Some(0x21)), code(1));
+    assert_eq!((trap.signal(), trap.faulting_address()), (libc::SIGBUS, Some(address as usize)));
+}
+
+#[test]
+fn instructions_and_operands() {
+    let (guests, thread) = (Guests::load(), prepared());
+    for _ in 0..100 {
+        let trap = guests.run(&thread, "unreachable", [0; 3]).expect_err("it traps");
+        assert_eq!(check(&guests, &trap, "unreachable", Some(0x41)), code(3));
+        assert_eq!((trap.signal(), trap.faulting_address()), (libc::SIGILL, None));
+        let trap = guests.run(&thread, "divide", [1, 0, 0]).expect_err("by zero");
+        let by_zero = check(&guests, &trap, "divide", Some(0x51));
+        let trap = guests.run(&thread, "divide", [i64::MIN, -1, 0]).expect_err("too large");
+        assert_ne!(check(&guests, &trap, "divide", Some(0x51)), by_zero);
+        assert_eq!(guests.run(&thread, "divide", [84, 2, 0]).expect("it divides"), 42);
+    }
+}
+
+/// In a store with copies of its own a breakpoint ends the call; and in no other store.
+#[test]
+fn breakpoints() {
+    let config = EngineConfig::new().private_copies(true);
+    let (mut guests, other) = (Guests::with(config), Guests::load());
+    let thread = prepared();
+    let id = guests.registry.register_module(&guests.module).expect("it is registered");
+    let site = guests.function("add").range.start();
+    for _ in 0..10 {
+        assert_eq!(guests.run(&thread, "add", [1, 2, 3]).expect("it does not trap"), 6);
+        assert_eq!(guests.registry.set_breakpoint(id, site), Ok(true));
+        let trap = guests.run(&thread, "add", [1, 2, 3]).expect_err("it stops");
+        assert_eq!(trap.cause(), Cause::Breakpoint);
+        assert_eq!((trap.signal(), trap.faulting_address()), (libc::SIGTRAP, None));
+        assert_eq!(trap.pc(), guests.address("add") as usize);
+        assert_eq!(trap.text_offset(), Some(site));
+        assert_eq!(trap.function(), Some(guests.function("add").key));
+        // In a call of a call, too, with the callers' frames.
+        let call = [guests.address("add"), 1, 2];
+        let trap = guests.run(&thread, "call", call).expect_err("it stops");
+        assert_eq!((trap.cause(), trap.frames().len()), (Cause::Breakpoint, 2));
+        // Traps are found in the copy by the original's tables.
+        let trap = guests.run(&thread, "load", [0; 3]).expect_err("nothing is there");
+        assert_eq!(trap.cause(), Cause::Code(code(1)));
+        assert_eq!(other.run(&thread, "add", [1, 2, 3]).expect("it does not trap"), 6);
+        assert_eq!(guests.registry.clear_breakpoint(id, site), Ok(true));
+    }
+}
+
+/// Several calls in one activation; a trap of one can be answered there.
+#[test]
+fn a_trap_is_a_result() {
+    let (guests, thread) = (Guests::load(), prepared());
+    let sum = thread.catch_traps(|activation| {
+        let one = guests.enter(activation, "add", [1, 2, 3])?;
+        let two = guests.enter(activation, "load", [0; 3]).unwrap_or(100);
+        guests.enter(activation, "add", [one, two, 0])
+    });
+    assert_eq!(sum.expect("the trap was answered"), 106);
+    let trap = thread.catch_traps(|activation| {
+        guests
+            .enter(activation, "load", [0; 3])
+            .or_else(|_| guests.enter(activation, "unreachable", [0; 3]))
+    });
+    check(&guests, &trap.expect_err("the other one trapped"), "unreachable", Some(0x41));
+}
+
+/// Preparing is counted, and over when the last handle goes; then other code has its way again.
+#[test]
+fn a_thread_prepares_any_number_of_times() {
+    std::thread::spawn(|| {
+        let guests = Guests::load();
+        for _ in 0..10 {
+            let first = prepared();
+            let second = prepared();
+            drop(first);
+            guests.run(&second, "load", [0; 3]).expect_err("nothing is there");
+            assert!(pcmap::trap::GuestThread::current().is_some());
+            drop(second);
+            assert!(pcmap::trap::GuestThread::current().is_none());
+        }
+    })
+    .join()
+    .expect("no panic");
+}

@@ -1,0 +1,17 @@
+//! Traps of real machine code: each kind, nested, with panics, and the stack's end.
+//!
+//! What must happen to faults that are nobody's here, and around installing, is shown by processes of
+//! their own: `tests/foreign_faults`.
+#![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+
+#[path = "../../examples/mini_runtime/compiler.rs"]
+mod compiler;
+#[path = "../trap_guests/mod.rs"]
+mod trap_guests;
+
+mod frames;
+mod kinds;
+mod nested;
+mod overflow;
+mod panics;
+mod registers;
