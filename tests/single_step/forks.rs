@@ -97,10 +97,10 @@ fn fork_every(call: Call, site: &Site, every: usize) -> (usize, [usize; 2]) {
         // this thread is not inside it), the crate under test, and `_exit`.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            // A panic must not unwind into the harness, of which this process has but one thread.
-            std::panic::set_hook(Box::new(|_| leave(254)));
             // SAFETY: no preconditions; its default action ends the child.
             unsafe { libc::alarm(PATIENCE) };
+            // A panic must not unwind into the harness, of which this process has but one thread.
+            std::panic::set_hook(Box::new(|_| leave(254)));
             if kind == 0 {
                 allocator::allow();
                 live_on(site, &call, None, true);

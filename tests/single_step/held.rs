@@ -8,7 +8,7 @@ use crate::futex::{Count, stop_for_ever};
 use crate::is_long;
 use crate::site::{Shape, Site, warm_up};
 use crate::trap::{Boundary, Then, step};
-use crate::watch::points;
+use crate::watch::{Point, points};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc;
@@ -16,15 +16,14 @@ use std::thread;
 
 /// What others do while the call stands still: each to be completed. The state before the call or
 /// the one after is what they see, which is given: whether it is the one after.
-fn go_on(site: &Site, call: &Call, write: bool) -> bool {
+fn go_on(site: &Site, call: &Call, [changing, constant]: &[Vec<Point>; 2], write: bool) -> bool {
     let map = site.map();
-    let [changing, constant] = points(call);
     let id_at = |pc| map.lookup(pc, |hit| hit.value().id());
-    for point in &constant {
+    for point in constant {
         assert_eq!(id_at(point.pc), point.before, "at {:#x}", point.pc);
     }
     let mut after = 0;
-    for point in &changing {
+    for point in changing {
         let found = id_at(point.pc);
         assert!(found == point.before || found == point.after, "at {:#x}", point.pc);
         after += usize::from(found == point.after);
@@ -69,6 +68,7 @@ fn hold(
 ) -> (usize, usize) {
     let (asked, done) = (Count::default(), Count::default());
     let over = AtomicBool::new(false);
+    let points = points(&call);
     let mut scene = Scene::new(call, site);
     let holds = Cell::new(0);
     let (due, was_after) = (Cell::new(false), AtomicBool::new(false));
@@ -88,7 +88,7 @@ fn hold(
                     break;
                 }
                 let _done = Done(&done);
-                let after = go_on(site, &call, write);
+                let after = go_on(site, &call, &points, write);
                 assert!(after || !was_after.load(SeqCst), "back again");
                 was_after.store(after, SeqCst);
             }
@@ -243,8 +243,9 @@ fn threads_that_stop_for_ever() {
             while !stops.wait_above(0) {}
             stopped += usize::from(!thread.is_finished());
             // This thread, and one that comes later.
-            let before = go_on(site, &call, true);
-            let other = thread::spawn(move || go_on(site, &call, true)).join().expect("no panic");
+            let go_on = move || go_on(site, &call, &points(&call), true);
+            let before = go_on();
+            let other = thread::spawn(go_on).join().expect("no panic");
             assert!(other || !before, "back again");
             let _ = site.map().snapshot();
         }
