@@ -45,7 +45,7 @@ fn map_in_use(tally: &'static Tally) -> Map {
 }
 
 /// Loses a reader by `lose`, and goes on for a long time; everything is as it should be.
-fn go_on_without(map: &Map, tally: &'static Tally, way: &str, lose: impl FnOnce()) {
+fn go_on_without(map: &Map, tally: &'static Tally, lose: impl FnOnce()) -> Figures {
     let before = map.stats();
     assert_eq!((before.retired, before.entries), (0, RESIDENTS));
     let (bytes, alive) = (live_bytes(), tally.alive());
@@ -55,7 +55,9 @@ fn go_on_without(map: &Map, tally: &'static Tally, way: &str, lose: impl FnOnce(
     let mut waited = Duration::ZERO;
     let mut epoch = None;
     let mut rounds = 0;
-    for more in [1, 9, 90, 900] {
+    // For printing in the end: what a test prints is kept in memory until then.
+    let mut figures = [(0, 0, 0); 4];
+    for (figure, more) in figures.iter_mut().zip([1, 9, 90, 900]) {
         for _ in 0..more {
             rounds += 1;
             let code = map.register(CHURNED..CHURNED + 0x40, tally.track(rounds)).expect("free");
@@ -83,11 +85,21 @@ fn go_on_without(map: &Map, tally: &'static Tally, way: &str, lose: impl FnOnce(
         let oldest = stats.oldest_wait.expect("something waits");
         assert!(oldest >= waited);
         waited = oldest;
-        println!("{way}, {rounds} rounds: {} versions, {grown} bytes", stats.retired);
+        *figure = (rounds, stats.retired, grown);
     }
     // Views that are owned come and go.
     let view = map.snapshot();
     assert_eq!(view.len(), RESIDENTS);
+    figures
+}
+
+/// Rounds, versions that wait, and bytes that they take.
+type Figures = [(usize, u64, isize); 4];
+
+fn tell(way: &str, figures: Figures) {
+    for (rounds, versions, bytes) in figures {
+        println!("{way}, {rounds} rounds: {versions} versions, {bytes} bytes");
+    }
 }
 
 fn new_tally() -> &'static Tally {
@@ -100,10 +112,11 @@ fn a_reader_that_is_forgotten() {
     let tally = new_tally();
     let before = live_bytes();
     let map = map_in_use(tally);
-    go_on_without(&map, tally, "forgotten", || mem::forget(map.enter()));
+    let figures = go_on_without(&map, tally, || mem::forget(map.enter()));
     // Where nothing borrows it any more, the map goes, and all that waited.
     drop(map);
     assert_eq!((tally.alive(), live_bytes()), (0, before));
+    tell("forgotten", figures);
 }
 
 #[test]
@@ -111,11 +124,12 @@ fn many_readers_that_are_forgotten() {
     warm_up();
     let tally = new_tally();
     let map = map_in_use(tally);
-    go_on_without(&map, tally, "a thousand forgotten", || {
+    let figures = go_on_without(&map, tally, || {
         for _ in 0..1000 {
             mem::forget(map.enter());
         }
     });
+    tell("a thousand forgotten", figures);
     drop(map);
     assert_eq!(tally.alive(), 0);
 }
@@ -177,7 +191,7 @@ fn a_handler_that_leaves_in_the_midst_of_its_lookup() {
     warm_up();
     let tally = new_tally();
     let map = map_in_use(tally);
-    go_on_without(&map, tally, "left by a jump", || lose_by_escape(&map));
+    tell("left by a jump", go_on_without(&map, tally, || lose_by_escape(&map)));
     drop(map);
     assert_eq!(tally.alive(), 0);
 }
@@ -190,7 +204,8 @@ fn a_thread_that_is_stuck_inside() {
     let (inside, is_inside) = mpsc::channel();
     let (go, may_go) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        let map = &map;
+        // Goes when a check fails, so that the reader does not wait for ever.
+        let (map, go) = (&map, go);
         let stuck = scope.spawn(move || {
             map.lookup(SEEN, |hit| {
                 inside.send(()).expect("the other end waits");
@@ -199,7 +214,7 @@ fn a_thread_that_is_stuck_inside() {
             })
         });
         is_inside.recv().expect("the reader enters");
-        go_on_without(map, tally, "stuck", || ());
+        tell("stuck", go_on_without(map, tally, || ()));
         // Should it ever come unstuck, nothing has happened to what it was reading.
         go.send(()).expect("the reader waits");
         assert_eq!(stuck.join().expect("no panic"), Some(SEEN));
@@ -226,5 +241,5 @@ fn a_thread_that_is_stuck_for_ever() {
         })
     });
     is_inside.recv().expect("the reader enters");
-    go_on_without(map, tally, "stuck for ever", || ());
+    tell("stuck for ever", go_on_without(map, tally, || ()));
 }
