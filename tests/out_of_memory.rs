@@ -1,104 +1,19 @@
 //! Every allocation of every write fails once: an error that changes nothing, or success.
 //!
-//! The allocator below refuses the k-th allocation of the calling thread, or all from the k-th on,
-//! and each test goes through every k until one run meets no refusal. One dependency aborts without
+//! The allocator refuses the k-th allocation of the calling thread, or all from the k-th on, and
+//! each test goes through every k until one run meets no refusal. One dependency aborts without
 //! memory: arc-swap when a thread takes its first snapshot, so each thread here is warmed up on
 //! another map.
-#![expect(unsafe_code, reason = "a global allocator")]
 
+mod refusing;
 mod tracked;
 
 use pcmap::{CodeMap, CodeRange, Refused, Registration, Stats};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use refusing::{Outcome, each_refusal, live_bytes, refusing, warm_up};
 use tracked::{Tally, Tracked};
 
 /// The writes after which garbage is taken out: one in so many.
 const WRITES_PER_RECLAIM: u64 = 6;
-
-#[derive(Clone, Copy)]
-struct Plan {
-    armed: bool,
-    /// The number of the first allocation to refuse, from 1.
-    refuse_at: usize,
-    /// Whether those behind it are refused as well.
-    for_good: bool,
-    asked: usize,
-    refused: usize,
-    live_bytes: isize,
-}
-
-thread_local! {
-    static PLAN: Cell<Plan> = const {
-        Cell::new(Plan {
-            armed: false,
-            refuse_at: 0,
-            for_good: false,
-            asked: 0,
-            refused: 0,
-            live_bytes: 0,
-        })
-    };
-}
-
-struct Refusing;
-
-// SAFETY: hands every request to the system's allocator, or refuses it with null, as it may.
-unsafe impl GlobalAlloc for Refusing {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let mut plan = PLAN.get();
-        if plan.armed {
-            plan.asked += 1;
-            let behind = plan.for_good && plan.asked > plan.refuse_at;
-            if plan.asked == plan.refuse_at || behind {
-                plan.refused += 1;
-                PLAN.set(plan);
-                return std::ptr::null_mut();
-            }
-        }
-        plan.live_bytes += layout.size() as isize;
-        PLAN.set(plan);
-        // SAFETY: the caller's promise about the layout is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        let mut plan = PLAN.get();
-        plan.live_bytes -= layout.size() as isize;
-        PLAN.set(plan);
-        // SAFETY: the caller's promise about both is passed on; all memory is the system's.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Refusing = Refusing;
-
-/// What became of the allocations of one operation.
-struct Outcome<R> {
-    result: R,
-    asked: usize,
-    refused: usize,
-}
-
-/// Runs `operation` while the `k`-th allocation is refused, and those behind it if `for_good`.
-fn refusing<R>(k: usize, for_good: bool, operation: impl FnOnce() -> R) -> Outcome<R> {
-    let plan = PLAN.get();
-    PLAN.set(Plan { armed: true, refuse_at: k, for_good, asked: 0, refused: 0, ..plan });
-    let result = operation();
-    let mut plan = PLAN.get();
-    plan.armed = false;
-    PLAN.set(plan);
-    Outcome { result, asked: plan.asked, refused: plan.refused }
-}
-
-/// Uses the dependency once, so that it has nothing of this thread's own left to make.
-fn warm_up() {
-    let map = CodeMap::new();
-    drop(map.register(1..2, ()).expect("free"));
-    drop(map.snapshot());
-    map.synchronize();
-}
 
 fn without_age(stats: Stats) -> String {
     let text = stats.to_string();
@@ -135,32 +50,12 @@ fn picture(map: &Map<'_>) -> (String, Vec<(CodeRange, usize)>, Vec<Option<usize>
     (without_age(map.stats()), rows, found)
 }
 
-/// Runs `one` for every k, once and for good, until a run meets no refusal. `one` is told k and
-/// gives what [`refusing`] gave; counts refusals and those that were reported as errors.
-fn each_refusal(name: &str, one: impl Fn(usize, bool) -> Outcome<bool>) {
-    for for_good in [false, true] {
-        let (mut refusals, mut errors) = (0, 0);
-        for k in 1.. {
-            let outcome = one(k, for_good);
-            if outcome.refused == 0 {
-                assert!(outcome.result, "{name}: no allocation was refused, and still an error");
-                assert!(outcome.asked < k);
-                break;
-            }
-            refusals += 1;
-            errors += usize::from(!outcome.result);
-        }
-        println!("{name}, for good: {for_good}: {refusals} refusals, {errors} not ridden out");
-        assert_ne!(refusals, 0, "{name}: nothing was refused, nothing was tested");
-    }
-}
-
 #[test]
 fn register_the_first_range() {
     warm_up();
     each_refusal("first register", |k, for_good| {
         let tally = Tally::new();
-        let before = PLAN.get().live_bytes;
+        let before = live_bytes();
         let outcome = {
             let map = CodeMap::new();
             let value = tally.track(7);
@@ -188,7 +83,7 @@ fn register_the_first_range() {
 
             Outcome { result: success, asked, refused }
         };
-        assert_eq!(PLAN.get().live_bytes, before, "what a first write made is freed");
+        assert_eq!(live_bytes(), before, "what a first write made is freed");
         outcome
     });
 }
@@ -457,7 +352,7 @@ fn errors_other_than_memory_are_still_told_when_memory_is_short() {
 #[test]
 fn nothing_is_left_when_a_map_goes() {
     warm_up();
-    let before = PLAN.get().live_bytes;
+    let before = live_bytes();
     let mut peak = 0;
     for pending in [0, 1, 15, 16, 17, 100] {
         let tally = Tally::new();
@@ -477,11 +372,11 @@ fn nothing_is_left_when_a_map_goes() {
             let _ = map.reclaim();
         }
         let view = map.snapshot();
-        peak = peak.max(PLAN.get().live_bytes - before);
+        peak = peak.max(live_bytes() - before);
         drop(map);
         drop(view);
         assert_eq!(tally.alive(), 0);
-        assert_eq!(PLAN.get().live_bytes, before, "with {pending} rounds of garbage");
+        assert_eq!(live_bytes(), before, "with {pending} rounds of garbage");
     }
     println!("{peak} bytes at the most, and none afterwards");
     assert!(peak > 0);
@@ -491,7 +386,7 @@ fn nothing_is_left_when_a_map_goes() {
 #[test]
 fn a_write_that_tidies_leaves_nothing_behind() {
     warm_up();
-    let before = PLAN.get().live_bytes;
+    let before = live_bytes();
     {
         let tally = Tally::new();
         let map = populated(&tally, 4);
@@ -510,7 +405,7 @@ fn a_write_that_tidies_leaves_nothing_behind() {
             assert_eq!(tally.alive(), map.stats().entries);
         }
     }
-    assert_eq!(PLAN.get().live_bytes, before);
+    assert_eq!(live_bytes(), before);
 }
 
 #[test]
@@ -524,10 +419,10 @@ fn retired_bytes_are_what_is_freed() {
         drop(map.register(0x5000..0x5100, tally.track(i)).expect("free"));
     }
     let retired = map.stats().retired_bytes;
-    let before = PLAN.get().live_bytes;
+    let before = live_bytes();
     drop(reader);
     map.synchronize();
-    let freed = before - PLAN.get().live_bytes;
+    let freed = before - live_bytes();
     println!("{retired} bytes were said to wait, {freed} were freed");
     assert_eq!(freed, retired as isize);
 }
