@@ -55,7 +55,7 @@ impl<T> Slot<T> {
     }
 
     /// The slots of the node below, and which of them `distance` falls to, in bytes from its start:
-    /// see [`Guide::find`]. `is_behind` compares a slot.
+    /// see [`Guide::find`](super::guide::Guide::find). `is_behind` compares a slot.
     ///
     /// Signal-safe: as that is; follows a pointer.
     ///
@@ -95,7 +95,7 @@ impl<T> Slot<T> {
     /// The slot in the node below that `address` falls to: the last one that starts at or before it
     /// (some slot, if the first one starts behind it).
     ///
-    /// Wait-free and signal-safe: see [`Guide::find`]; `probe` is told each address that is read.
+    /// Wait-free and signal-safe: see [`Guide::find`](super::guide::Guide::find); `probe` is told each address that is read.
     ///
     /// # Safety
     ///
