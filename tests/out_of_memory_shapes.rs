@@ -170,7 +170,9 @@ fn unregister_all_on_every_shape() {
             let code = map.register_all(items(&batch, &tally)).expect("free");
             map.synchronize();
             let publications = map.stats().publications;
-            let outcome = refusing(k, for_good, || drop(map.unregister_all(code)));
+            let outcome = refusing(k, for_good, || {
+                map.unregister_all(code);
+            });
             check_batch(&map, &batch, false);
             let published = map.stats().publications == publications + 1;
             assert_eq!(map.stats().entries, shape.residents);
@@ -206,7 +208,9 @@ fn taking_out_what_is_buried() {
                 let tally = Tally::new();
                 let map = map_of(shape, &tally); // one publication
                 let code = map.register_all(items(&batch, &tally)).expect("free"); // two
-                let outcome = refusing(1, true, || drop(map.unregister_all(code)));
+                let outcome = refusing(1, true, || {
+                    map.unregister_all(code);
+                });
                 assert_ne!(outcome.refused, 0, "buried");
                 let Outcome { result: tidied, asked, refused } =
                     refusing(k, for_good, || way(&map));
