@@ -145,7 +145,7 @@ impl Call {
         let (last, middle) = (shape.residents().max(1) - 1, shape.middle());
         match self.targets {
             One => vec![shape.gap(middle)],
-            Far => vec![1 << 46..(1 << 46) + 0x40],
+            Far => std::iter::once(FAR..FAR + 0x40).collect(),
             Few => {
                 let first = shape.start(0) - 0x80..shape.start(0) - 0x40;
                 vec![shape.gap(middle + 1), first, shape.gap(last), shape.gap(middle)]
@@ -190,6 +190,8 @@ pub(crate) struct Scene<'s> {
     extra: Option<Registration<'static, Tracked<'static>>>,
 }
 
+/// More than 4 GiB from everything else.
+const FAR: usize = 1 << 46;
 /// Writes take out garbage once in so many.
 const WRITES_PER_RECLAIM: u64 = 6;
 
@@ -225,7 +227,9 @@ impl<'s> Scene<'s> {
             }
             ReclaimBuried => {
                 let code = map.register_all(items()).expect("free");
-                allocator::refusing(|| map.unregister_all(code));
+                allocator::refusing(|| {
+                    map.unregister_all(code);
+                });
             }
             Snapshot => drop(map.snapshot()),
             DropSnapshot => {
@@ -275,14 +279,24 @@ impl<'s> Scene<'s> {
                 drop(map.register(range, value).expect_err("taken"));
             }
             RegisterAll => self.held = map.register_all(self.items.drain(..)).expect("free"),
-            Unregister => drop(self.held.pop().expect("one").unregister()),
-            UnregisterByKey => drop(map.unregister(self.key.take().expect("one"))),
-            UnregisterAll => drop(map.unregister_all(self.held.drain(..))),
+            Unregister => {
+                self.held.pop().expect("one").unregister();
+            }
+            UnregisterByKey => {
+                assert!(map.unregister(self.key.take().expect("one")).is_ok());
+            }
+            UnregisterAll => {
+                map.unregister_all(self.held.drain(..));
+            }
             UnregisterWithoutMemory => {
-                allocator::refusing(|| drop(map.unregister_all(self.held.drain(..))));
+                allocator::refusing(|| {
+                    map.unregister_all(self.held.drain(..));
+                });
             }
             Wait => self.held.pop().expect("one").unregister().wait(),
-            Reclaim | ReclaimBuried => drop(map.reclaim()),
+            Reclaim | ReclaimBuried => {
+                let _ = map.reclaim();
+            }
             Synchronize => map.synchronize(),
             Enter => drop(map.enter()),
             Lookup => {

@@ -23,16 +23,21 @@ fn leave(status: u32) -> ! {
     unsafe { libc::_exit(status as i32) }
 }
 
+/// The exit status that stands for a failed check on a line: one byte, and not zero.
+const fn status_for(line: u32) -> u32 {
+    line % 251 + 1
+}
+
 /// A check in a child: where it stands becomes the exit status.
 macro_rules! ensure {
     ($condition:expr) => {
         if !$condition {
-            leave(line!() % 251 + 1);
+            leave(status_for(line!()));
         }
     };
 }
 
-/// A child registers, looks up, unregisters and synchronizes. `owes`: it is in the midst of the
+/// A child registers, looks up, unregisters and synchronizes. `in_call`: it is in the midst of the
 /// interrupted call, which may have garbage in hand.
 fn live_on(site: &Site, call: &Call, is_after: Option<bool>, in_call: bool) {
     let map = site.map();
@@ -49,7 +54,7 @@ fn live_on(site: &Site, call: &Call, is_after: Option<bool>, in_call: bool) {
     let place = call.shape.rivals_gap(call.shape.middle());
     for round in 0..3 {
         let Ok(code) = map.register(place.clone(), own.track(round)) else {
-            leave(line!() % 251 + 1)
+            leave(status_for(line!()))
         };
         ensure!(id_at(place.start) == Some(round));
         ensure!(id_at(place.end).is_none());

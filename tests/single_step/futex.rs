@@ -43,7 +43,9 @@ impl Count {
             let status =
                 unsafe { libc::syscall(libc::SYS_futex, word, wait, now, &raw const second) };
             // SAFETY: the address of this thread's errno, always.
-            let errno = unsafe { *libc::__errno_location() };
+            let errno = unsafe { libc::__errno_location() };
+            // SAFETY: this thread's errno.
+            let errno = unsafe { *errno };
             looks += libc::time_t::from(status != 0 && errno == libc::ETIMEDOUT);
         }
     }

@@ -13,10 +13,6 @@
 //! last two visit many more boundaries.
 //!
 //! x86-64 Linux only: elsewhere there is no trap flag that a program could set for itself.
-#![cfg_attr(
-    not(all(target_os = "linux", target_arch = "x86_64")),
-    expect(dead_code, unused_imports, reason = "nothing runs here")
-)]
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod allocator;

@@ -6,9 +6,9 @@ use crate::site::{Shape, Site, warm_up};
 use crate::trap::{Then, step};
 use crate::watch::Watch;
 
-/// A reader is held for so many boundaries: about a tenth of a write, so that it is held across
-/// every step of it, and retired versions may still go.
-const HELD_FOR: usize = 499;
+/// A reader is held for so many boundaries: from before a version is displaced until after it would
+/// be destroyed, if nobody held it; and calls that wait for readers end all the same.
+const HELD_FOR: usize = 20_011;
 
 /// Steps through one call and looks at every boundary. Gives boundaries and lookups.
 fn look_at_every_boundary(call: Call, site: &Site, holds_for: usize) -> (usize, usize) {
