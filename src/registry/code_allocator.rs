@@ -114,6 +114,8 @@ pub unsafe trait CodeAllocator: Send + Sync {
 ///
 /// let error = SystemPages.allocate(usize::MAX, 16).unwrap_err();
 /// assert!(matches!(error, MemoryError::Allocate { len: usize::MAX, .. }));
+/// let error = SystemPages.allocate(10, 4097).unwrap_err(); // not a power of two
+/// assert!(matches!(error, MemoryError::Allocate { len: 10, .. }));
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemPages;

@@ -55,8 +55,11 @@ pub(crate) fn map(len: usize) -> Result<NonNull<u8>, ErrorNumber> {
     }
 }
 
-/// Maps pages as [`map`] does, at a multiple of `align`, a power of two.
+/// Maps pages as [`map`] does, at a multiple of `align`: `EINVAL`, if that is not a power of two.
 pub(crate) fn map_aligned(len: usize, align: usize) -> Result<NonNull<u8>, ErrorNumber> {
+    if !align.is_power_of_two() {
+        return Err(libc::EINVAL);
+    }
     let page = round_up(1).unwrap_or(align);
     if align <= page {
         return map(len);
@@ -233,6 +236,9 @@ mod tests {
         unsafe { unmap(start, len) };
         assert_eq!(map(usize::MAX - len + 1), Err(libc::ENOMEM));
         assert_eq!(map_aligned(len, usize::MAX / 2 + 1), Err(libc::ENOMEM));
+        for align in [0, 3, len + 1, 3 * len, usize::MAX] {
+            assert_eq!(map_aligned(len, align), Err(libc::EINVAL), "{align}");
+        }
         for align in [1, len, 4 * len, 1 << 21] {
             let start = map_aligned(3 * len, align).expect("memory");
             assert_eq!(start.as_ptr().addr() % align, 0);
