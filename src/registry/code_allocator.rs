@@ -104,10 +104,19 @@ pub unsafe trait CodeAllocator: Send + Sync {
     unsafe fn deallocate(&self, region: NonNull<[u8]>);
 }
 
-/// Pages from the system: a mapping of its own for each region.
+/// Pages from the system: whole pages of its own for each region.
 ///
-/// A whole mapping changes its protection at once, so that the system never has to split it, and
-/// the way back from writable to executable needs no memory of the system.
+/// Linux joins neighbouring pages with the same protection into one mapping, and splits it where the
+/// protection of some of them changes, or where they go. A process that has as many mappings as it
+/// may (`vm.max_map_count`) meets that as an error `ENOMEM`, and nothing has changed:
+///
+/// - [`MemoryError::Allocate`] and [`MemoryError::MakeExecutable`]: no more code is loaded.
+/// - [`MemoryError::MakeWritable`]: code is not patched.
+/// - [`MemoryError::MakeExecutable`] for code that was being patched, only if what lies next to it is
+///   writable at that time, too: otherwise the way back joins what the way there split.
+///
+/// A region that cannot be unmapped for this reason stays mapped: its memory goes back to the system,
+/// unless it is locked, and its addresses are lost until the process ends.
 ///
 /// ```
 /// use pcmap::registry::{CodeAllocator, MemoryError, SystemPages};
@@ -120,8 +129,9 @@ pub unsafe trait CodeAllocator: Send + Sync {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemPages;
 
-// SAFETY: 1. a fresh private mapping, of which nobody else knows; the system zeroes it. 2. and 3. are
-// what `mprotect` does with a whole mapping.
+// SAFETY: 1. a fresh private mapping, of which nobody else knows; the system zeroes it. 2. is
+// what `mprotect` does. 3. All pages of a region have the same protection at any time, so they lie in
+// one mapping of the system's, which `mprotect` splits around them before it changes any of them.
 unsafe impl CodeAllocator for SystemPages {
     fn allocate(&self, len: usize, align: usize) -> Result<NonNull<[u8]>, MemoryError> {
         let refused = |os_error| MemoryError::Allocate { len, os_error };
