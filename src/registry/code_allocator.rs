@@ -51,7 +51,8 @@ pub enum MemoryError {
 ///
 /// Regions are given back on ordinary threads, but perhaps not on the thread that got them: when a
 /// code map takes out garbage, inside of a registration, say. So no method may call into a code
-/// map. None is called in a signal handler.
+/// map. None is called in a signal handler. In the midst of a removal there is nobody who could
+/// deal with a panic, so none may leave a method.
 ///
 /// # Safety
 ///
@@ -63,6 +64,8 @@ pub enum MemoryError {
 /// 2. After `make_executable` has returned `Ok` the region is readable and executable, and holds
 ///    the same bytes; after `make_writable` it is readable and writable, and holds the same bytes.
 /// 3. After either has returned an error the region is as before.
+/// 4. The region stays mapped, and where it is, until it is given back.
+/// 5. No method unwinds.
 pub unsafe trait CodeAllocator: Send + Sync {
     /// A region of `len` bytes, which is not 0, at a multiple of `align`, which is a power of two.
     ///
@@ -132,6 +135,7 @@ pub struct SystemPages;
 // SAFETY: 1. a fresh private mapping, of which nobody else knows; the system zeroes it. 2. is
 // what `mprotect` does. 3. All pages of a region have the same protection at any time, so they lie in
 // one mapping of the system's, which `mprotect` splits around them before it changes any of them.
+// 4. Only `deallocate` unmaps it. 5. None of these calls panics.
 unsafe impl CodeAllocator for SystemPages {
     fn allocate(&self, len: usize, align: usize) -> Result<NonNull<[u8]>, MemoryError> {
         let refused = |os_error| MemoryError::Allocate { len, os_error };
