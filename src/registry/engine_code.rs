@@ -122,8 +122,9 @@ impl EngineCode {
         EngineCodePc::new(range.start())..EngineCodePc::new(range.end())
     }
 
-    /// The original's text, as the compiler made it. The addresses are not those that a store with
-    /// private copies runs.
+    /// The original's text: as it was in the memory that was registered, so as the compiler made it,
+    /// unless that memory was patched before. It does not change any more. The addresses are not
+    /// those that a store with private copies runs.
     pub fn text(&self) -> &[u8] {
         self.original.memory.text()
     }
