@@ -146,6 +146,15 @@ fn every_refused_allocation_is_an_error() {
     }
     println!("{refusals} refusals while finishing");
     assert!(refusals >= 8, "{refusals}");
+
+    let mut image = expected.clone();
+    let other = |signature: SignatureKey| SignatureKey::new(!signature.get());
+    let (result, tally) = refusing(1, || image.renumber_signatures(other));
+    assert_eq!((result, tally.asked), (Err(ImageError::OutOfMemory), 1));
+    assert!(image == expected, "as it was");
+    let (result, tally) = refusing(2, || image.renumber_signatures(other));
+    assert_eq!((result, tally.asked), (Ok(()), 1));
+    assert!(image != expected);
 }
 
 #[test]

@@ -51,7 +51,8 @@ pub enum MemoryError {
 ///
 /// Regions are given back on ordinary threads, but perhaps not on the thread that got them: when a
 /// code map takes out garbage, inside of a registration, say. So no method may call into a code
-/// map. None is called in a signal handler.
+/// map. None is called in a signal handler. In the midst of a removal there is nobody who could
+/// deal with a panic, so none may leave a method.
 ///
 /// # Safety
 ///
@@ -63,6 +64,8 @@ pub enum MemoryError {
 /// 2. After `make_executable` has returned `Ok` the region is readable and executable, and holds
 ///    the same bytes; after `make_writable` it is readable and writable, and holds the same bytes.
 /// 3. After either has returned an error the region is as before.
+/// 4. The region stays mapped, and where it is, until it is given back.
+/// 5. No method unwinds.
 pub unsafe trait CodeAllocator: Send + Sync {
     /// A region of `len` bytes, which is not 0, at a multiple of `align`, which is a power of two.
     ///
@@ -104,22 +107,35 @@ pub unsafe trait CodeAllocator: Send + Sync {
     unsafe fn deallocate(&self, region: NonNull<[u8]>);
 }
 
-/// Pages from the system: a mapping of its own for each region.
+/// Pages from the system: whole pages of its own for each region.
 ///
-/// A whole mapping changes its protection at once, so that the system never has to split it, and
-/// the way back from writable to executable needs no memory of the system.
+/// Linux joins neighbouring pages with the same protection into one mapping, and splits it where the
+/// protection of some of them changes, or where they go. A process that has as many mappings as it
+/// may (`vm.max_map_count`) meets that as an error `ENOMEM`, and nothing has changed:
+///
+/// - [`MemoryError::Allocate`] and [`MemoryError::MakeExecutable`]: no more code is loaded.
+/// - [`MemoryError::MakeWritable`]: code is not patched.
+/// - [`MemoryError::MakeExecutable`] for code that was being patched, only if what lies next to it is
+///   writable at that time, too: otherwise the way back joins what the way there split.
+///
+/// A region that cannot be unmapped for this reason stays mapped: its memory goes back to the system,
+/// unless it is locked, and its addresses are lost until the process ends.
 ///
 /// ```
 /// use pcmap::registry::{CodeAllocator, MemoryError, SystemPages};
 ///
 /// let error = SystemPages.allocate(usize::MAX, 16).unwrap_err();
 /// assert!(matches!(error, MemoryError::Allocate { len: usize::MAX, .. }));
+/// let error = SystemPages.allocate(10, 4097).unwrap_err(); // not a power of two
+/// assert!(matches!(error, MemoryError::Allocate { len: 10, .. }));
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemPages;
 
-// SAFETY: 1. a fresh private mapping, of which nobody else knows; the system zeroes it. 2. and 3. are
-// what `mprotect` does with a whole mapping.
+// SAFETY: 1. a fresh private mapping, of which nobody else knows; the system zeroes it. 2. is
+// what `mprotect` does. 3. All pages of a region have the same protection at any time, so they lie in
+// one mapping of the system's, which `mprotect` splits around them before it changes any of them.
+// 4. Only `deallocate` unmaps it. 5. None of these calls panics.
 unsafe impl CodeAllocator for SystemPages {
     fn allocate(&self, len: usize, align: usize) -> Result<NonNull<[u8]>, MemoryError> {
         let refused = |os_error| MemoryError::Allocate { len, os_error };

@@ -168,6 +168,52 @@ fn trampolines_and_sites_in_each_others_way() {
 }
 
 #[test]
+fn signatures_are_renumbered_or_stay() {
+    let mut builder = builder();
+    for (i, signature) in [(0, 5), (1, 3), (2, 9)] {
+        builder
+            .function(key(i), i * 10..i * 10 + 10, None)
+            .and_then(|b| b.trampoline(SignatureKey::new(signature), key(i)))
+            .expect("taken");
+    }
+    let mut image = builder.finish().expect("nothing is wrong with it");
+    let listed = |image: &CodeImage| -> Vec<_> {
+        let all = image.tables().trampolines();
+        all.map(|(signature, function)| (signature.get(), function.key.index())).collect()
+    };
+    let before = image.clone();
+    // Two become one: it is as it was.
+    let merged = |signature: SignatureKey| SignatureKey::new(u32::from(signature.get() != 3));
+    let refused = image.renumber_signatures(merged).expect_err("two of one number");
+    assert_eq!(
+        refused,
+        ImageError::DuplicateTrampoline {
+            signature: SignatureKey::new(1),
+            first: key(0),
+            second: key(2)
+        }
+    );
+    assert!(image == before);
+    // The order turns round, and each keeps its function.
+    let mut asked = Vec::new();
+    let turned = |signature: SignatureKey| {
+        asked.push(signature.get());
+        SignatureKey::new(100 - signature.get())
+    };
+    assert_eq!(image.renumber_signatures(turned), Ok(()));
+    assert_eq!((asked, listed(&image)), (vec![3, 5, 9], vec![(91, 2), (95, 0), (97, 1)]));
+    for (signature, function) in [(91, Some(2)), (95, Some(0)), (97, Some(1)), (5, None)] {
+        let found = image.tables().trampoline(SignatureKey::new(signature));
+        assert_eq!(found.map(|function| function.key.index()), function);
+    }
+    assert_eq!(
+        image.renumber_signatures(|signature| SignatureKey::new(100 - signature.get())),
+        Ok(())
+    );
+    assert!(image == before);
+}
+
+#[test]
 #[expect(clippy::reversed_empty_ranges, reason = "it is refused")]
 fn numbers_that_are_no_places() {
     let mut builder = builder();

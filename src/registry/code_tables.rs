@@ -2,6 +2,7 @@
 
 use super::address_map::AddressMap;
 use super::function_table::FunctionTable;
+use super::image_error::ImageError;
 use super::keys::{FuncKey, SignatureKey, TrapCode};
 use super::little_endian::widen;
 use super::text_offset::{SourceOffset, TextOffset, TextRange};
@@ -113,6 +114,30 @@ impl CodeTables {
         self.trampolines.iter().map_while(|&(signature, number)| {
             Some((signature, self.function_numbered(widen(number))?))
         })
+    }
+
+    /// See [`CodeImage::renumber_signatures`](super::CodeImage::renumber_signatures).
+    pub(super) fn renumber_signatures(
+        &mut self,
+        mut engine_wide: impl FnMut(SignatureKey) -> SignatureKey,
+    ) -> Result<(), ImageError> {
+        let mut renumbered = Vec::new();
+        let enough = renumbered.try_reserve_exact(self.trampolines.len());
+        enough.map_err(|_| ImageError::OutOfMemory)?;
+        let given = self.trampolines.iter();
+        renumbered.extend(given.map(|&(signature, number)| (engine_wide(signature), number)));
+        renumbered.sort_unstable();
+        for pair in renumbered.windows(2) {
+            let [(signature, first), (next, second)] = [pair[0], pair[1]];
+            // Each has a key: they are numbers of functions.
+            if signature == next
+                && let (Some(first), Some(second)) = (self.key_of(first), self.key_of(second))
+            {
+                return Err(ImageError::DuplicateTrampoline { signature, first, second });
+            }
+        }
+        self.trampolines = renumbered;
+        Ok(())
     }
 
     /// Where breakpoints may be set, ascending, without overlap.

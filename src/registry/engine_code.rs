@@ -61,9 +61,11 @@ impl EngineCode {
     ///
     /// # Errors
     ///
-    /// [`LoadError::Refused`]: out of memory, or other code is registered at the same place, which
-    /// can be only if an allocator gave memory away twice. [`LoadError::Memory`] if the code is
-    /// unpublished and cannot be published. The memory comes back, and nothing has changed.
+    /// [`LoadError::Refused`]: out of memory, or an entry of the map is in the way. That is other
+    /// code, which can be only if an allocator gave memory away twice; or an entry that is just being
+    /// taken out without memory: for a moment lookups do not find it, and its place is not free.
+    /// [`LoadError::Memory`] if the code is unpublished and cannot be published. The memory comes
+    /// back, and nothing has changed.
     pub fn register(engine: &Engine, mut memory: CodeMemory) -> Result<Self, RegisterMemoryError> {
         if let Err(error) = memory.republish() {
             return Err(RegisterMemoryError { reason: error.into(), memory });
@@ -84,7 +86,9 @@ impl EngineCode {
     ///
     /// # Errors
     ///
-    /// [`LoadError::Refused`], and nothing has changed.
+    /// [`LoadError::Refused`], for the reasons that [`EngineCode::register`] has, and nothing has
+    /// changed. The entry in the way may be one of this very mapping, whose last owner in that code
+    /// map has just left, without memory.
     pub fn share_with(&self, engine: &Engine) -> Result<Self, LoadError> {
         Self::with(engine, self.original.memory.clone()).map_err(|(reason, _)| reason)
     }
@@ -118,8 +122,9 @@ impl EngineCode {
         EngineCodePc::new(range.start())..EngineCodePc::new(range.end())
     }
 
-    /// The original's text, as the compiler made it. The addresses are not those that a store with
-    /// private copies runs.
+    /// The original's text: as it was in the memory that was registered, so as the compiler made it,
+    /// unless that memory was patched before. It does not change any more. The addresses are not
+    /// those that a store with private copies runs.
     pub fn text(&self) -> &[u8] {
         self.original.memory.text()
     }

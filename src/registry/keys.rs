@@ -142,7 +142,11 @@ impl fmt::Debug for FuncKey {
     }
 }
 
-/// Names a signature, for finding a trampoline: a number that the compiler gave it.
+/// Names a signature, for finding a trampoline: a number.
+///
+/// It must mean the same signature in all code of an engine, for a store asks by it whatever code
+/// it has loaded, and calls what it finds. Numbers that a compiler gives out anew for each module are
+/// replaced first: [`CodeImage::renumber_signatures`](super::CodeImage::renumber_signatures).
 ///
 /// ```
 /// assert_eq!(pcmap::registry::SignatureKey::new(3).get(), 3);

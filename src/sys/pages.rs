@@ -55,8 +55,11 @@ pub(crate) fn map(len: usize) -> Result<NonNull<u8>, ErrorNumber> {
     }
 }
 
-/// Maps pages as [`map`] does, at a multiple of `align`, a power of two.
+/// Maps pages as [`map`] does, at a multiple of `align`: `EINVAL`, if that is not a power of two.
 pub(crate) fn map_aligned(len: usize, align: usize) -> Result<NonNull<u8>, ErrorNumber> {
+    if !align.is_power_of_two() {
+        return Err(libc::EINVAL);
+    }
     let page = round_up(1).unwrap_or(align);
     if align <= page {
         return map(len);
@@ -99,13 +102,33 @@ pub(crate) unsafe fn protect(
 
 /// Gives pages back.
 ///
+/// Linux joins neighbouring mappings with the same protection into one, and to take pages out of the
+/// middle makes two of it: it refuses, if the process has as many as it may. Then the pages stay
+/// mapped; what they hold goes back, and addresses are all that is lost.
+///
 /// # Safety
 ///
 /// 1. `start` and `len` are whole pages from [`map`] that are still there.
 /// 2. Nobody reads, writes or runs it any more.
 pub(crate) unsafe fn unmap(start: NonNull<u8>, len: usize) {
     // SAFETY: by 1. and 2.
-    unsafe { libc::munmap(start.as_ptr().cast(), len) };
+    if unsafe { libc::munmap(start.as_ptr().cast(), len) } != 0 {
+        // SAFETY: (`discard`) 1. by 1., for nothing was unmapped; 2. by 2.
+        unsafe { discard(start, len) };
+    }
+}
+
+/// Gives back what pages hold, and not the pages: on Linux they read as zeros from here on.
+///
+/// This needs no new mapping. It fails for pages that are locked in memory, which then stay.
+///
+/// # Safety
+///
+/// 1. `start` and `len` are whole pages from [`map`] that are still there.
+/// 2. Nobody needs what they hold.
+unsafe fn discard(start: NonNull<u8>, len: usize) {
+    // SAFETY: by 1. and 2.
+    unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTNEED) };
 }
 
 /// Whether written instructions can be made visible on this architecture.
@@ -206,6 +229,27 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn what_discarded_pages_held_is_gone() {
+        let len = round_up(1).expect("a page");
+        let start = map(3 * len).expect("memory");
+        // SAFETY: fresh pages of our own.
+        unsafe { start.write_bytes(0xcc, 3 * len) };
+        // SAFETY: (`protect`) 1. mapped above; 2. nobody writes to them.
+        unsafe { protect(start, 3 * len, Use::ReadExecute) }.expect("executable");
+        // SAFETY: the second of three pages.
+        let middle = unsafe { start.add(len) };
+        // SAFETY: (`discard`) 1. mapped above; 2. it is only looked whether it is gone.
+        unsafe { discard(middle, len) };
+        // SAFETY: mapped above, readable, and initialised, with zeros where they were discarded.
+        let bytes = unsafe { core::slice::from_raw_parts(start.as_ptr(), 3 * len) };
+        let expected = |at| if (len..2 * len).contains(&at) { 0 } else { 0xcc };
+        assert!(bytes.iter().enumerate().all(|(at, &byte)| byte == expected(at)));
+        // SAFETY: (`unmap`) 1. mapped above; 2. `bytes` is used no more.
+        unsafe { unmap(start, 3 * len) };
+    }
+
+    #[test]
     fn pages_are_written_then_run() {
         let len = round_up(1).expect("a page");
         assert_eq!((round_up(0), round_up(len + 1)), (Some(0), Some(2 * len)));
@@ -233,6 +277,9 @@ mod tests {
         unsafe { unmap(start, len) };
         assert_eq!(map(usize::MAX - len + 1), Err(libc::ENOMEM));
         assert_eq!(map_aligned(len, usize::MAX / 2 + 1), Err(libc::ENOMEM));
+        for align in [0, 3, len + 1, 3 * len, usize::MAX] {
+            assert_eq!(map_aligned(len, align), Err(libc::EINVAL), "{align}");
+        }
         for align in [1, len, 4 * len, 1 << 21] {
             let start = map_aligned(3 * len, align).expect("memory");
             assert_eq!(start.as_ptr().addr() % align, 0);

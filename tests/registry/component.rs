@@ -91,6 +91,43 @@ fn code_of_another_engine_is_refused() {
     assert_eq!(store.all_modules().count(), 0);
 }
 
+/// Two modules that number the same signatures the other way round: with the engine's numbers, the
+/// store finds for each the trampoline that is meant, whichever came first.
+#[test]
+fn signatures_of_several_images() {
+    for private_copies in [false, true] {
+        let bench = Bench::new(private_copies);
+        let layout = Layout::with_signatures(1, 1, &[0, 1]);
+        let other_way = |signature: SignatureKey| SignatureKey::new(1 - signature.get());
+        let mut crossed = layout.image();
+        crossed.renumber_signatures(other_way).expect("memory");
+        let mut of_its_own = Layout::with_signatures(1, 1, &[0]).image();
+        of_its_own.renumber_signatures(|_| SignatureKey::new(2)).expect("memory");
+        let modules = [layout.image(), crossed, of_its_own].map(|image| {
+            let code = EngineCode::load(&bench.engine, image).expect("memory");
+            Module::new(&code, 0).expect("memory")
+        });
+        for order in [[0, 1, 2], [1, 2, 0], [2, 1, 0]] {
+            let mut store = ModuleRegistry::new(&bench.engine);
+            for which in order {
+                store.register_module(&modules[which]).expect("memory");
+            }
+            let first = *order.iter().find(|&&which| which != 2).expect("one of them");
+            for signature in [0, 1, 2] {
+                let (which, of_module) = match (signature, first) {
+                    (2, _) => (2, 0),
+                    (_, 0) => (0, signature),
+                    _ => (first, 1 - signature),
+                };
+                let base = store.store_code_base(modules[which].engine_code()).expect("loaded");
+                let place = layout.trampolines[of_module as usize].1.start().get() as usize;
+                let found = store.wasm_to_array_trampoline(SignatureKey::new(signature));
+                assert_eq!(found.map(|pc| pc.address()), Some(base.address() + place));
+            }
+        }
+    }
+}
+
 /// What is in the way of a private copy is told, and nothing has changed: here, an allocator that
 /// gives the same memory twice.
 #[test]

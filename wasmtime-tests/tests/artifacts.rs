@@ -1,6 +1,6 @@
 //! pcmap reads in an artifact what wasmtime reads in it, at every offset of the text.
 
-use pcmap::registry::{CodeImage, ElfError, FuncKey, FuncKind, TextOffset};
+use pcmap::registry::{CodeImage, ElfError, FuncKey, FuncKind, SignatureKey, TextOffset};
 use pcmap_wasmtime_tests::{Artifact, KnownFunction, Oracle, all, engine};
 use std::collections::BTreeSet;
 
@@ -169,4 +169,32 @@ fn an_artifact_is_an_elf_file_as_well() {
         };
         assert_eq!(ranges(&image), ranges(&artifact_image), "{name}");
     }
+}
+
+/// Two modules that number the same two signatures the other way round: by the engine's numbers each
+/// trampoline is the one that is meant, instruction by instruction.
+#[test]
+fn signatures_of_two_modules() {
+    let engine = engine(|_| {});
+    let image = |types: [&str; 2]| {
+        let [first, second] = types;
+        let text = format!(
+            r#"(module (type $a (func {first})) (type $b (func {second}))
+                 (import "host" "a" (func $f (type $a))) (import "host" "b" (func $g (type $b)))
+                 (export "a" (func $f)) (export "b" (func $g)))"#
+        );
+        let artifact = Artifact::module(&engine, "two signatures", &text);
+        CodeImage::from_wasmtime_artifact(&artifact.elf).expect("an artifact")
+    };
+    let types = ["(param i32 i64)", "(result f64)"];
+    let (straight, mut crossed) = (image(types), image([types[1], types[0]]));
+    let code = |image: &CodeImage, number| {
+        let range = image.tables().trampoline(SignatureKey::new(number)).expect("one").range;
+        image.text()[range.start().get() as usize..range.end().get() as usize].to_vec()
+    };
+    let [first, second] = [0, 1].map(|number| code(&straight, number));
+    assert_ne!(first, second);
+    assert_eq!([0, 1].map(|number| code(&crossed, number)), [second.clone(), first.clone()]);
+    crossed.renumber_signatures(|of_module| SignatureKey::new(1 - of_module.get())).expect("two");
+    assert_eq!([0, 1].map(|number| code(&crossed, number)), [first, second]);
 }

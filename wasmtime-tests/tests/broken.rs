@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use read_any::read_any;
 use std::ops::Range;
 use std::sync::OnceLock;
+use wasmtime_environ::CompiledTrap;
 use wasmtime_environ::object::{File, Object, ObjectSection};
 
 /// A module with calls, and a component: small ones.
@@ -50,6 +51,51 @@ fn change(
     elf[at..at + width].copy_from_slice(&number.to_le_bytes()[..width]);
 }
 
+/// The file with another section of this name, which lies behind all else.
+fn with_section(elf: &[u8], name: &str, bytes: &[u8]) -> Vec<u8> {
+    let file = File::parse(elf).expect("an ELF file");
+    let index = file.section_by_name(name).expect("a section").index().0;
+    let header = headers(elf).start + index * 64;
+    let mut changed = elf.to_vec();
+    // sh_offset and sh_size
+    for (at, number) in [(24, elf.len()), (32, bytes.len())] {
+        changed[header + at..header + at + 8].copy_from_slice(&(number as u64).to_le_bytes());
+    }
+    changed.extend(bytes);
+    changed
+}
+
+/// A section of traps, each so many bytes (at most 63) behind the one before. The index says that each
+/// block starts `early` bytes before its first entry.
+fn traps(entries: &[(u8, u8)], early: u8) -> Vec<u8> {
+    let (mut index, mut bodies, mut offset) = (Vec::new(), Vec::new(), u32::from(early));
+    for block in entries.chunks(128) {
+        let first = offset + u32::from(block[0].0) - u32::from(early);
+        index.extend([first, bodies.len() as u32]);
+        bodies.push(0);
+        for (i, &(step, code)) in block.iter().enumerate() {
+            offset += u32::from(step);
+            bodies.push(if i == 0 { early } else { step } << 1 | u8::from(code != 0));
+            bodies.extend((code != 0).then_some(code));
+        }
+    }
+    let words = [entries.len() as u32, index.len() as u32 / 2].into_iter().chain(index);
+    words.flat_map(u32::to_le_bytes).chain(bodies).collect()
+}
+
+/// Compares what the image of this artifact says of traps with what wasmtime says.
+fn assert_same_traps(artifact: &Artifact, image: &CodeImage) -> Result<(), TestCaseError> {
+    let oracle = Oracle::new(artifact);
+    for offset in 0..oracle.text.len() as u32 {
+        let trap = image.tables().trap_at(TextOffset::new(offset)).map(|trap| trap.get());
+        // Wasmtime's reader takes only codes that wasmtime knows.
+        if trap.is_none_or(|trap| CompiledTrap::from_u8(trap).is_some()) {
+            prop_assert_eq!(trap, oracle.trap(offset), "{}", offset);
+        }
+    }
+    Ok(())
+}
+
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![0_u64..300, Just(u64::MAX), any::<u64>()]
 }
@@ -78,6 +124,40 @@ proptest! {
             elf.truncate(keep.index(elf.len()));
         }
         read_any(&elf);
+    }
+
+    /// Where changed traps are taken for a table, it is the one that wasmtime sees.
+    #[test]
+    fn changed_traps_read_alike(
+        which: prop::sample::Index,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), number(), any::<bool>()), 1..3),
+    ) {
+        let mut artifact = which.get(artifacts()).clone();
+        let range = section(&artifact.elf, ".wasmtime.traps");
+        for (index, number, wide) in changes {
+            change(&mut artifact.elf, range.clone(), index, number, wide);
+        }
+        if let Ok(image) = CodeImage::from_wasmtime_artifact(&artifact.elf) {
+            assert_same_traps(&artifact, &image)?;
+        }
+    }
+
+    /// Several traps at one place, in one block and at the border of two.
+    #[test]
+    fn crowded_traps_read_alike(
+        entries in prop::collection::vec((prop_oneof![6 => Just(0_u8), 1 => 1_u8..3], 0_u8..4), 1..600),
+        early in 1_u8..4,
+    ) {
+        let name = ".wasmtime.traps";
+        let mut artifact = artifacts()[0].clone();
+        let sound = artifact.elf.clone();
+        artifact.elf = with_section(&sound, name, &traps(&entries, 0));
+        let image = CodeImage::from_wasmtime_artifact(&artifact.elf).expect("well formed");
+        assert_same_traps(&artifact, &image)?;
+        // A block that does not start where it is said to.
+        let elf = with_section(&sound, name, &traps(&entries, early));
+        let error = CodeImage::from_wasmtime_artifact(&elf).expect_err("a lie");
+        prop_assert_eq!(error, ElfError::MalformedSection { name });
     }
 
     /// Where a changed address map is taken for one, it is the one that wasmtime sees.

@@ -17,7 +17,7 @@ pub(crate) fn mapped_and_unmapped() -> (u64, u64) {
 #[derive(Debug)]
 pub(crate) struct CountedPages;
 
-// SAFETY: (`CodeAllocator`) 1. to 3. hold for `SystemPages`, which does it all.
+// SAFETY: (`CodeAllocator`) 1. to 5. hold for `SystemPages`, which does it all.
 unsafe impl CodeAllocator for CountedPages {
     fn allocate(&self, len: usize, align: usize) -> Result<NonNull<[u8]>, MemoryError> {
         let region = SystemPages.allocate(len, align)?;

@@ -39,6 +39,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<CodeImage, ElfError> {
         let (key, name) = names.read(function.name);
         builder.function(key, function.range(), name)?;
         if key.kind() == FuncKind::WASM_TO_ARRAY {
+            // Its number in this artifact, which only the embedder can translate.
             builder.trampoline(SignatureKey::new(key.index()), key)?;
         }
     }

@@ -79,7 +79,9 @@ impl CodeImage {
     /// - **Traps** are those of `.wasmtime.traps`; a trap code is the byte that wasmtime chose.
     /// - **Source offsets** are those of `.wasmtime.addrmap`: offsets into the WebAssembly binary.
     /// - **Trampolines** are those from WebAssembly to host functions, by the number of the
-    ///   signature in this module or component.
+    ///   signature in this module or component. Another one numbers its signatures anew: before
+    ///   several are loaded into one store, give them numbers that mean the same in all of them, by
+    ///   [`CodeImage::renumber_signatures`].
     /// - **Debug information** is there unparsed if wasmtime kept any of the module's, or made
     ///   native one.
     ///

@@ -21,8 +21,11 @@
 //!                        a signed varint, the distance from the source before it in the block
 //! ```
 //!
-//! The bodies follow one another without gaps and fill the section; anything else is refused. So
-//! there are no more entries than there are bytes.
+//! The bodies follow one another without gaps and fill the section, and the first entry of each is
+//! where the index says; anything else is refused. So there are no more entries than there are bytes.
+//!
+//! Several entries may have one offset, also in neighbouring blocks. Wasmtime looks for an offset in
+//! one block only, the last that starts at or before it; what it finds there is what is read here.
 
 use super::elf_error::ElfError;
 use crate::registry::code_image_builder::CodeImageBuilder;
@@ -30,28 +33,38 @@ use crate::registry::keys::TrapCode;
 use crate::registry::little_endian::{u32_at, widen};
 use crate::registry::text_offset::{SourceOffset, TextOffset};
 use crate::registry::varint;
+use core::mem;
 
 const BLOCK: usize = 128;
 
-/// Adds the traps of a section. Where several are given for an instruction, the first holds, as it
-/// does for wasmtime.
+/// Adds the traps of a section. Where several are given for an instruction, the first one of the last
+/// block holds, as it does for wasmtime.
 pub(super) fn read_traps(
     section: Option<&[u8]>,
     name: &'static str,
     builder: &mut CodeImageBuilder,
 ) -> Result<(), ElfError> {
-    let mut last = None;
+    let mut held: Option<(TextOffset, TrapCode)> = None;
     blocks(section, name, |block| {
         let usual = block.byte()?;
+        let mut last = None;
         while let Some((offset, differs)) = block.next()? {
             let code = if differs { block.byte()? } else { usual };
-            if last != Some(offset) {
-                builder.trap(offset, TrapCode::new(code))?;
+            if last == Some(offset) {
+                continue;
             }
             last = Some(offset);
+            if let Some((before, code)) = held.filter(|&(before, _)| before != offset) {
+                builder.trap(before, code)?;
+            }
+            held = Some((offset, TrapCode::new(code)));
         }
         Ok(())
-    })
+    })?;
+    if let Some((offset, code)) = held {
+        builder.trap(offset, code)?;
+    }
+    Ok(())
 }
 
 /// Adds the source offsets of a section. Where several are given for a place, the last holds, as it
@@ -91,6 +104,8 @@ struct Block<'a> {
     bytes: &'a [u8],
     /// Entries to come.
     left: usize,
+    /// Whether none has been read.
+    unread: bool,
     offset: u32,
 }
 
@@ -116,7 +131,7 @@ fn blocks<'a>(
         if offset < end || bodies.len() - rest.len() != widen(body) {
             return Err(malformed);
         }
-        let mut block = Block { name, bytes: rest, left: left.min(BLOCK), offset };
+        let mut block = Block { name, bytes: rest, left: left.min(BLOCK), unread: true, offset };
         left -= block.left;
         read(&mut block)?;
         (rest, end) = (block.bytes, block.offset);
@@ -138,7 +153,8 @@ impl Block<'_> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
         let token = varint::read(&mut self.bytes).ok_or(self.malformed())?;
-        let step = u32::try_from(token >> 1).ok();
+        let unread = mem::take(&mut self.unread);
+        let step = u32::try_from(token >> 1).ok().filter(|&step| !unread || step == 0);
         let offset = step.and_then(|step| self.offset.checked_add(step));
         self.offset = offset.ok_or(self.malformed())?;
         Ok(Some((TextOffset::new(self.offset), token & 1 != 0)))
