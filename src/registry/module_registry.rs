@@ -14,6 +14,7 @@
 //! first, and undoing never allocates.
 
 use super::breakpoint::Breakpoints;
+use super::code_patch::StoreCodeMut;
 use super::component::Component;
 use super::engine::{Engine, LoadError, OutOfMemory};
 use super::engine_code::EngineCode;
@@ -24,7 +25,6 @@ use super::ordered_map::OrderedMap;
 use super::pc::{EngineCodePc, StoreCodePc};
 use super::store_code::StoreCode;
 use super::text_offset::TextOffset;
-use crate::Refused;
 use core::mem;
 use smallvec::SmallVec;
 
@@ -184,10 +184,10 @@ impl ModuleRegistry {
         let base = range.start;
         // The code map has refused whatever overlaps.
         debug_assert!(self.overlapping(&range).is_none());
-        self.loaded_code.try_insert(base, loaded).map_err(|(refused, _)| refused)?;
-        if let Err((refused, _)) = self.store_code.try_insert(text.start, base) {
+        self.loaded_code.try_insert(base, loaded).map_err(|_| OutOfMemory)?;
+        if self.store_code.try_insert(text.start, base).is_err() {
             self.loaded_code.remove(&base);
-            return Err(refused.into());
+            return Err(OutOfMemory.into());
         }
         if self.add_trampolines(code, base).is_err() {
             self.unload(base);
@@ -217,12 +217,12 @@ impl ModuleRegistry {
         }
     }
 
-    fn add_trampolines(&mut self, code: &EngineCode, base: StoreCodePc) -> Result<(), Refused> {
+    fn add_trampolines(&mut self, code: &EngineCode, base: StoreCodePc) -> Result<(), OutOfMemory> {
         for (signature, trampoline) in code.tables().trampolines() {
             let offset = trampoline.range.start().get() as usize;
             let Some(pc) = base.checked_add(offset) else { continue };
             if !self.trampolines.contains(&signature) {
-                self.trampolines.try_insert(signature, pc).map_err(|(refused, _)| refused)?;
+                self.trampolines.try_insert(signature, pc).map_err(|_| OutOfMemory)?;
             }
         }
         Ok(())
@@ -272,8 +272,8 @@ impl ModuleRegistry {
     /// The store's code that starts at `base`, for patching: see [`StoreCode::code_memory_mut`].
     ///
     /// What is written where a breakpoint is set is overwritten when that is cleared.
-    pub fn store_code_mut(&mut self, base: StoreCodePc) -> Option<&mut StoreCode> {
-        self.loaded_code.get_mut(&base).map(|loaded| &mut loaded.code)
+    pub fn store_code_mut(&mut self, base: StoreCodePc) -> Option<StoreCodeMut<'_>> {
+        self.loaded_code.get_mut(&base).map(|loaded| StoreCodeMut::new(&mut loaded.code))
     }
 
     /// The store's code that contains `pc`, and the offset into its text, in bytes.
