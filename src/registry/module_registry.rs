@@ -23,8 +23,11 @@ use super::keys::SignatureKey;
 use super::module::{CompiledModuleId, Module, defining_module};
 use super::ordered_map::OrderedMap;
 use super::pc::{EngineCodePc, StoreCodePc};
+use super::residence::ResidentCode;
 use super::store_code::StoreCode;
 use super::text_offset::TextOffset;
+use crate::CodeMap;
+use crate::index::entry::Item;
 use core::mem;
 use smallvec::SmallVec;
 
@@ -320,22 +323,34 @@ struct Loaded {
 impl Drop for ModuleRegistry {
     fn drop(&mut self) {
         let map = self.engine.code_map();
+        let mut leaving = Leaving { map, items: SmallVec::new() };
         drop(mem::replace(&mut self.modules, OrderedMap::new()));
         let loaded = mem::replace(&mut self.loaded_code, OrderedMap::new());
-        let mut closed = SmallVec::<[_; 4]>::new();
         // Without memory for the list they leave one by one.
-        let _ = closed.try_reserve_exact(2 * loaded.len());
+        let _ = leaving.items.try_reserve_exact(2 * loaded.len());
         for LoadedCode { code, .. } in loaded.into_values() {
             code.release(|item| {
-                if closed.len() < closed.capacity() {
-                    closed.push(item);
+                if leaving.items.len() < leaving.items.capacity() {
+                    leaving.items.push(item);
                 } else {
                     map.remove_items(&mut [item]);
                 }
             });
         }
-        if !closed.is_empty() {
-            map.remove_items(&mut closed);
+    }
+}
+
+/// Closed entries, which leave the map together: also if a destructor panics on the way, for nobody
+/// else would take them out.
+struct Leaving<'m> {
+    map: &'m CodeMap<ResidentCode>,
+    items: SmallVec<[Item<ResidentCode>; 4]>,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if !self.items.is_empty() {
+            self.map.remove_items(&mut self.items);
         }
     }
 }
