@@ -111,7 +111,9 @@ impl ModuleRegistry {
     /// Registers a module, and loads its code if the store does not have it yet.
     ///
     /// Registering it again gives the same identity and changes nothing. A module without text is
-    /// kept as well.
+    /// kept as well. Of several modules of the same index in the same code
+    /// ([`EngineCode::share_with`] makes the same code, too) each is registered, and frames name
+    /// the one that came first.
     ///
     /// **Cost**: O(log n); for new code, O(signatures · log n) more, and what
     /// [`StoreCode::new`] costs. **Panics**: none. **Signal-safe**: no.
