@@ -2,6 +2,7 @@
 
 use crate::index::Index;
 use crate::index::reclamation::Settling;
+use crate::index::shared::Shared;
 use crate::index::spares::{Spares, rounded};
 use crate::model::{Drops, Value, check, item, range};
 use crate::sync::fork;
@@ -149,6 +150,28 @@ pub(crate) fn a_snapshot_against_reclamation() {
         index.reclaim();
         viewer.join().unwrap();
         index.reclaim();
+        assert_eq!(drops.count(), 1);
+    });
+}
+
+/// Two owners read what they share and let go of it at once: one of them is given it, and what the
+/// other one did is over.
+#[test]
+pub(crate) fn the_last_of_two_owners_is_given_the_body() {
+    check("the_last_of_two_owners_is_given_the_body", None, || {
+        let drops = Drops::new();
+        let value = Value::of(range(0x10), &drops);
+        let one = Shared::try_new(value).expect("memory");
+        let let_go = |owner: Shared<Value>| {
+            owner.assert_of(range(0x10));
+            usize::from(owner.into_body_if_last().is_some())
+        };
+        let other = thread::spawn({
+            let owner = one.clone();
+            move || let_go(owner)
+        });
+        let given = let_go(one);
+        assert_eq!(given + other.join().unwrap(), 1, "neither none nor both");
         assert_eq!(drops.count(), 1);
     });
 }

@@ -41,9 +41,9 @@ impl<T> Item<T> {
     ///
     /// If the entry is counted elsewhere, which a refused write leaves it not.
     pub(crate) fn take_back(self) -> T {
-        match self.entry.try_into_body() {
-            Ok(body) => body.value,
-            Err(_) => unreachable!("a refused write keeps no entry"),
+        match self.entry.into_body_if_last() {
+            Some(body) => body.value,
+            None => unreachable!("a refused write keeps no entry"),
         }
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! `Arc::new` aborts when memory runs out; registration promises an error that hands the value
 //! back. That is the whole reason for this file. There are no weak counts and no unique access:
-//! the body is only ever seen through `&`, and dropped once, when the count reaches zero.
+//! the body is only ever seen through `&`, and dropped or given out once, when the count reaches
+//! zero.
 
 use super::try_box::{try_box, try_box_with};
 use crate::sync::{AtomicUsize, Liveness, RefCnt, dispose, edge};
@@ -115,17 +116,24 @@ impl<X> Shared<X> {
         block.count.load(edge::count_up()) != 1
     }
 
-    /// The body, if this is the only count; the memory is freed.
-    pub(crate) fn try_into_body(self) -> Result<X, Self> {
-        // Ordering [count_last]: as in `drop`; a count of one can only be this one, so nobody can
-        // count up meanwhile.
-        if self.block().count.load(edge::count_up()) != 1 {
-            return Err(self);
+    /// Gives the count up; the body, if it was the last one, and the memory is freed.
+    ///
+    /// Of those who let go at the same time, each with this, exactly one gets the body.
+    pub(crate) fn into_body_if_last(self) -> Option<X> {
+        let raw = self.into_raw();
+        // SAFETY: the count that `self` held keeps the block alive until it is given up here; the
+        // borrow ends with the call.
+        let count = unsafe { &(*raw).count };
+        // Ordering [count_down]: Release; pairs with the fence [count_last] below, as in `drop`.
+        if count.fetch_sub(1, edge::count_down()) != 1 {
+            return None;
         }
         edge::count_last();
-        // SAFETY: the only count is given up here; the block came out of a `Box`.
-        let block = unsafe { Box::from_raw(self.into_raw()) };
-        Ok(block.body)
+        // SAFETY: the count has just reached zero, so this is the only pointer left that may be
+        // used; the block was allocated with the layout that `Box` frees.
+        let block = unsafe { Box::from_raw(raw) };
+        block.life.end();
+        Some(block.body)
     }
 
     fn block(&self) -> &Block<X> {
@@ -226,14 +234,13 @@ mod tests {
     }
 
     #[test]
-    fn the_body_comes_out_of_the_only_count() {
+    fn the_body_comes_out_of_the_last_count() {
         explore(|| {
             let drops = Rc::new(Cell::new(0));
             let first = Shared::try_new(CountsDrops(drops.clone())).ok().expect("memory");
             let second = first.clone();
-            let first = first.try_into_body().err().expect("counted twice");
-            drop(second);
-            let body = first.try_into_body().ok().expect("the only count");
+            assert!(first.into_body_if_last().is_none(), "counted twice");
+            let body = second.into_body_if_last().expect("the last count");
             assert_eq!(drops.get(), 0);
             drop(body);
             assert_eq!(drops.get(), 1);

@@ -6,7 +6,7 @@
 //! else is registered with the store.
 
 use super::code_allocator::MemoryError;
-use super::code_memory::CodeMemory;
+use super::code_patch::CodePatch;
 use super::module::defining_module;
 use super::module_registry::{ModuleRegistry, RegisteredModuleId};
 use super::ordered_map::OrderedMap;
@@ -66,7 +66,7 @@ pub enum BreakpointError {
     #[error(transparent)]
     Memory(MemoryError),
     /// The bytes are as before, but the code could not be made executable again: whoever calls it
-    /// faults, until a later patch or [`CodeMemory::republish`] succeeds.
+    /// faults, until a later patch or [`CodePatch::republish`] succeeds.
     #[error("the code is left unpublished: {0}")]
     LeftUnpublished(MemoryError),
 }
@@ -154,20 +154,16 @@ impl ModuleRegistry {
 
     /// Replaces `old` by `new`; if the code cannot be made executable again, back.
     fn patch(&mut self, place: &Place, new: Saved, old: Saved) -> Result<(), BreakpointError> {
-        let Some(memory) = memory_mut(self, place) else { return Err(BreakpointError::SharedCode) };
-        memory.unpublish().map_err(BreakpointError::Memory)?;
-        let write = |memory: &mut CodeMemory, bytes: Saved| {
-            memory.write(place.offset, &bytes).map_err(|_| BreakpointError::NotASite)
+        let Some(mut memory) = memory_mut(self, place) else {
+            return Err(BreakpointError::SharedCode);
         };
-        write(memory, new)?;
-        if let Err(error) = memory.republish() {
-            write(memory, old)?;
-            return Err(match memory.republish() {
-                Ok(()) => BreakpointError::Memory(error),
-                Err(_) => BreakpointError::LeftUnpublished(error),
-            });
-        }
-        Ok(())
+        memory.unpublish().map_err(BreakpointError::Memory)?;
+        let written = memory.write(place.offset, &new).map_err(|_| BreakpointError::NotASite);
+        let published = |()| memory.republish().map_err(BreakpointError::Memory);
+        let Err(error) = written.and_then(published) else { return Ok(()) };
+        // Where the new bytes were refused the old ones are too, and are there still.
+        let _ = memory.write(place.offset, &old);
+        Err(memory.republish().map_or_else(BreakpointError::LeftUnpublished, |()| error))
     }
 }
 
@@ -179,6 +175,6 @@ struct Place {
     pc: StoreCodePc,
 }
 
-fn memory_mut<'r>(registry: &'r mut ModuleRegistry, place: &Place) -> Option<&'r mut CodeMemory> {
+fn memory_mut<'r>(registry: &'r mut ModuleRegistry, place: &Place) -> Option<CodePatch<'r>> {
     registry.store_code_mut(place.base)?.code_memory_mut()
 }

@@ -55,12 +55,12 @@ impl CodeMemory {
         };
         match copy(&text, text_align, engine.allocator()) {
             Ok(mapping) => Ok(Self { tables, align: text_align, mapping, executable: true }),
-            Err(reason) => match tables.try_into_body() {
-                Ok(tables) => {
+            Err(reason) => match tables.into_body_if_last() {
+                Some(tables) => {
                     let image = CodeImage { text, text_align, tables };
                     Err(LoadImageError { reason, image })
                 }
-                Err(_) => unreachable!("nobody else was given them"),
+                None => unreachable!("nobody else was given them"),
             },
         }
     }

@@ -139,15 +139,15 @@ impl EngineCode {
     }
 
     /// Lets go of the handle. If it was the last one of the last owner, the map's entry comes back,
-    /// for whoever takes several out at once.
+    /// for whoever takes several out at once: of several who let go at the same time, to one of them.
     pub(crate) fn release(self) -> Option<Item<ResidentCode>> {
-        self.original.try_into_body().ok()?.claim?.release()
+        self.original.into_body_if_last()?.claim?.release()
     }
 }
 
 /// What nobody else was given.
 fn only(memory: Shared<CodeMemory>) -> CodeMemory {
-    memory.try_into_body().unwrap_or_else(|_| unreachable!("nobody else was given it"))
+    memory.into_body_if_last().unwrap_or_else(|| unreachable!("nobody else was given it"))
 }
 
 impl fmt::Debug for EngineCode {

@@ -48,6 +48,7 @@ mod code_image_builder;
 #[cfg(test)]
 mod code_image_tests;
 mod code_memory;
+mod code_patch;
 mod code_tables;
 mod component;
 #[cfg(feature = "elf")]
@@ -78,6 +79,7 @@ pub use code_allocator::{CodeAllocator, MemoryError, SystemPages};
 pub use code_image::CodeImage;
 pub use code_image_builder::{CodeImageBuilder, RefusedImage};
 pub use code_memory::{CodeMemory, LoadImageError, PatchRefused};
+pub use code_patch::{CodePatch, StoreCodeMut};
 pub use code_tables::{BreakpointSite, CodeTables, Function};
 pub use component::Component;
 #[cfg(feature = "elf")]

@@ -14,6 +14,7 @@
 //! first, and undoing never allocates.
 
 use super::breakpoint::Breakpoints;
+use super::code_patch::StoreCodeMut;
 use super::component::Component;
 use super::engine::{Engine, LoadError, OutOfMemory};
 use super::engine_code::EngineCode;
@@ -22,9 +23,11 @@ use super::keys::SignatureKey;
 use super::module::{CompiledModuleId, Module, defining_module};
 use super::ordered_map::OrderedMap;
 use super::pc::{EngineCodePc, StoreCodePc};
+use super::residence::ResidentCode;
 use super::store_code::StoreCode;
 use super::text_offset::TextOffset;
-use crate::Refused;
+use crate::CodeMap;
+use crate::index::entry::Item;
 use core::mem;
 use smallvec::SmallVec;
 
@@ -108,7 +111,9 @@ impl ModuleRegistry {
     /// Registers a module, and loads its code if the store does not have it yet.
     ///
     /// Registering it again gives the same identity and changes nothing. A module without text is
-    /// kept as well.
+    /// kept as well. Of several modules of the same index in the same code
+    /// ([`EngineCode::share_with`] makes the same code, too) each is registered, and frames name
+    /// the one that came first.
     ///
     /// **Cost**: O(log n); for new code, O(signatures · log n) more, and what
     /// [`StoreCode::new`] costs. **Panics**: none. **Signal-safe**: no.
@@ -184,10 +189,10 @@ impl ModuleRegistry {
         let base = range.start;
         // The code map has refused whatever overlaps.
         debug_assert!(self.overlapping(&range).is_none());
-        self.loaded_code.try_insert(base, loaded).map_err(|(refused, _)| refused)?;
-        if let Err((refused, _)) = self.store_code.try_insert(text.start, base) {
+        self.loaded_code.try_insert(base, loaded).map_err(|_| OutOfMemory)?;
+        if self.store_code.try_insert(text.start, base).is_err() {
             self.loaded_code.remove(&base);
-            return Err(refused.into());
+            return Err(OutOfMemory.into());
         }
         if self.add_trampolines(code, base).is_err() {
             self.unload(base);
@@ -217,12 +222,12 @@ impl ModuleRegistry {
         }
     }
 
-    fn add_trampolines(&mut self, code: &EngineCode, base: StoreCodePc) -> Result<(), Refused> {
+    fn add_trampolines(&mut self, code: &EngineCode, base: StoreCodePc) -> Result<(), OutOfMemory> {
         for (signature, trampoline) in code.tables().trampolines() {
             let offset = trampoline.range.start().get() as usize;
             let Some(pc) = base.checked_add(offset) else { continue };
             if !self.trampolines.contains(&signature) {
-                self.trampolines.try_insert(signature, pc).map_err(|(refused, _)| refused)?;
+                self.trampolines.try_insert(signature, pc).map_err(|_| OutOfMemory)?;
             }
         }
         Ok(())
@@ -272,8 +277,8 @@ impl ModuleRegistry {
     /// The store's code that starts at `base`, for patching: see [`StoreCode::code_memory_mut`].
     ///
     /// What is written where a breakpoint is set is overwritten when that is cleared.
-    pub fn store_code_mut(&mut self, base: StoreCodePc) -> Option<&mut StoreCode> {
-        self.loaded_code.get_mut(&base).map(|loaded| &mut loaded.code)
+    pub fn store_code_mut(&mut self, base: StoreCodePc) -> Option<StoreCodeMut<'_>> {
+        self.loaded_code.get_mut(&base).map(|loaded| StoreCodeMut::new(&mut loaded.code))
     }
 
     /// The store's code that contains `pc`, and the offset into its text, in bytes.
@@ -320,22 +325,34 @@ struct Loaded {
 impl Drop for ModuleRegistry {
     fn drop(&mut self) {
         let map = self.engine.code_map();
+        let mut leaving = Leaving { map, items: SmallVec::new() };
         drop(mem::replace(&mut self.modules, OrderedMap::new()));
         let loaded = mem::replace(&mut self.loaded_code, OrderedMap::new());
-        let mut closed = SmallVec::<[_; 4]>::new();
         // Without memory for the list they leave one by one.
-        let _ = closed.try_reserve_exact(2 * loaded.len());
+        let _ = leaving.items.try_reserve_exact(2 * loaded.len());
         for LoadedCode { code, .. } in loaded.into_values() {
             code.release(|item| {
-                if closed.len() < closed.capacity() {
-                    closed.push(item);
+                if leaving.items.len() < leaving.items.capacity() {
+                    leaving.items.push(item);
                 } else {
                     map.remove_items(&mut [item]);
                 }
             });
         }
-        if !closed.is_empty() {
-            map.remove_items(&mut closed);
+    }
+}
+
+/// Closed entries, which leave the map together: also if a destructor panics on the way, for nobody
+/// else would take them out.
+struct Leaving<'m> {
+    map: &'m CodeMap<ResidentCode>,
+    items: SmallVec<[Item<ResidentCode>; 4]>,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if !self.items.is_empty() {
+            self.map.remove_items(&mut self.items);
         }
     }
 }

@@ -8,7 +8,6 @@
 //!
 //! Invariants: no chunk is empty; keys ascend inside of chunks and from one to the next.
 
-use crate::Refused;
 use core::fmt;
 use smallvec::SmallVec;
 
@@ -84,14 +83,12 @@ impl<K: Ord + Copy, V> OrderedMap<K, V> {
     }
 
     /// Inserts an entry whose key is not there; if it is, or there is no memory, nothing changes,
-    /// and the value comes back. O(log n), and a move of entries: see the head of the file.
-    pub(crate) fn try_insert(&mut self, key: K, value: V) -> Result<(), (Refused, V)> {
-        let Err(Position { mut chunk, mut at }) = self.position(&key) else {
-            debug_assert!(false, "callers ask first");
-            return Ok(());
-        };
+    /// and the value comes back. (Whoever asked first knows that it is the memory.) O(log n), and a
+    /// move of entries: see the head of the file.
+    pub(crate) fn try_insert(&mut self, key: K, value: V) -> Result<(), V> {
+        let Err(Position { mut chunk, mut at }) = self.position(&key) else { return Err(value) };
         if self.make_room(chunk).is_err() {
-            return Err((Refused::OutOfMemory, value));
+            return Err(value);
         }
         // The chunk may have been cut.
         if let Some(kept) = self.chunks.get(chunk).map(Vec::len)
@@ -172,6 +169,10 @@ mod tests {
                     map.try_insert(key, value).expect("there is memory");
                     model.insert(key, value);
                 } else {
+                    if let Some(known) = map.get(&key).copied() {
+                        prop_assert_eq!(map.try_insert(key, !known), Err(!known));
+                        prop_assert_eq!(map.get(&key), Some(&known));
+                    }
                     prop_assert_eq!(map.remove(&key), model.remove(&key));
                 }
             }

@@ -1,6 +1,7 @@
 //! What one store runs: the shared original, or a private copy of it.
 
 use super::code_memory::CodeMemory;
+use super::code_patch::CodePatch;
 use super::engine::LoadError;
 use super::engine_code::EngineCode;
 use super::pc::StoreCodePc;
@@ -81,10 +82,10 @@ impl StoreCode {
     }
 
     /// The memory, for patching: none if it is shared.
-    pub fn code_memory_mut(&mut self) -> Option<&mut CodeMemory> {
+    pub fn code_memory_mut(&mut self) -> Option<CodePatch<'_>> {
         match &mut self.storage {
             Storage::Shared => None,
-            Storage::Private(copy) => Some(&mut copy.memory),
+            Storage::Private(copy) => Some(CodePatch::new(&mut copy.memory)),
         }
     }
 

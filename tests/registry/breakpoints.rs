@@ -2,7 +2,10 @@
 
 use crate::Bench;
 use crate::guests::images::Layout;
-use pcmap::registry::{BreakpointError, Component, EngineCode, Module, ModuleRegistry, TextOffset};
+use pcmap::registry::{
+    BreakpointError, CodePatch, Component, EngineCode, Module, ModuleRegistry, StoreCodeMut,
+    TextOffset,
+};
 
 #[test]
 fn only_at_sites_of_registered_modules_with_private_code() {
@@ -52,6 +55,44 @@ fn only_at_sites_of_registered_modules_with_private_code() {
         (text(&store), text(&other), code.text().to_vec()),
         (layout.text.clone(), layout.text.clone(), layout.text.clone())
     );
+}
+
+/// What is lent for patching can be exchanged among what is lent only: each store keeps its code.
+/// (That the code itself cannot be exchanged, examples of [`CodePatch`] and [`StoreCodeMut`] say.)
+#[test]
+fn what_is_lent_is_not_exchanged() {
+    let (here, there) = (Bench::new(true), Bench::new(true));
+    let layout = Layout::new(1, 3);
+    let at = layout.functions[2].range().start();
+    let [mut one, mut other] = [&here, &there].map(|bench| {
+        let code = EngineCode::load(&bench.engine, layout.image()).expect("memory");
+        let module = Module::new(&code, 0).expect("memory");
+        let mut store = ModuleRegistry::new(&bench.engine);
+        let id = store.register_module(&module).expect("memory");
+        assert_eq!(store.set_breakpoint(id, at), Ok(true));
+        let base = store.store_code_base(&code).expect("loaded");
+        (store, base, id)
+    });
+    {
+        let mut lent: StoreCodeMut<'_> = one.0.store_code_mut(one.1).expect("loaded");
+        let mut far = other.0.store_code_mut(other.1).expect("loaded");
+        std::mem::swap(&mut lent, &mut far);
+        assert_eq!((lent.text_range().start, far.text_range().start), (other.1, one.1));
+        let mut patch: CodePatch<'_> = lent.code_memory_mut().expect("private");
+        let mut far = far.code_memory_mut().expect("private");
+        std::mem::swap(&mut patch, &mut far);
+        assert_eq!(patch.text_range().start(), one.1.address());
+        patch.unpublish().expect("memory");
+    }
+    for (bench, (mut store, base, id)) in [(&here, one), (&there, other)] {
+        assert_eq!(store.clear_breakpoint(id, at), Ok(true));
+        let (code, offset) = store.store_code_by_pc(base.address()).expect("still there");
+        assert_eq!((code.text(), offset), (&*layout.text, 0));
+        assert!(code.code_memory().is_executable(), "published again");
+        assert_eq!(bench.map.lookup(base.address(), |hit| hit.offset()), Some(0));
+        drop(store);
+        bench.assert_empty();
+    }
 }
 
 #[test]

@@ -55,6 +55,29 @@ fn modules_come_in_any_order() {
     }
 }
 
+/// Modules of the same functions: each has its identity, frames name the first, and what is asked by
+/// either of them is the same.
+#[test]
+fn of_modules_of_one_index_the_first_is_named() {
+    let bench = Bench::new(true);
+    let layout = Layout::new(1, 3);
+    let code = EngineCode::load(&bench.engine, layout.image()).expect("memory");
+    let modules = [(); 3].map(|()| Module::new(&code, 0).expect("memory"));
+    let mut store = ModuleRegistry::new(&bench.engine);
+    // Not in the order of their identities.
+    let ids = [1, 0, 2, 0].map(|i| store.register_module(&modules[i]).expect("memory"));
+    assert!(ids[0] > ids[1] && ids[1] == ids[3] && ids[1] != ids[2]);
+    assert_eq!(store.all_modules().count(), 3);
+    let base = store.store_code_base(&code).expect("loaded").address();
+    for function in &layout.functions {
+        let frame = store.lookup_frame_info(base + function.start).expect("a function is there");
+        assert_eq!((frame.module_id(), frame.module().id()), (ids[0], modules[1].id()));
+    }
+    let at = layout.functions[0].range().start();
+    assert_eq!(store.set_breakpoint(ids[2], at), Ok(true));
+    assert_eq!(store.set_breakpoint(ids[0], at), Ok(false), "it is set");
+}
+
 #[test]
 fn modules_without_text_are_kept() {
     for private_copies in [false, true] {

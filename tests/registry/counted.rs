@@ -74,6 +74,41 @@ fn a_mapping_registered_several_times() {
     }
 }
 
+/// Stores that end at once, and were the last owners of their code together: each takes one
+/// publication at most, whichever of them is the last for which code.
+#[test]
+fn stores_that_end_at_once() {
+    const STORES: usize = 2;
+    let rounds = if cfg!(debug_assertions) { 20 } else { 100 };
+    for private_copies in [false, true] {
+        let image = Layout::new(1, 1).image();
+        for _ in 0..rounds {
+            let bench = Bench::new(private_copies);
+            let mut stores = [(); STORES].map(|()| ModuleRegistry::new(&bench.engine));
+            for _ in 0..200 {
+                let code = EngineCode::load(&bench.engine, image.clone()).expect("memory");
+                let module = Module::new(&code, 0).expect("memory");
+                for store in &mut stores {
+                    store.register_module(&module).expect("memory");
+                }
+            }
+            let before = bench.map.stats().publications;
+            let barrier = Barrier::new(STORES);
+            thread::scope(|scope| {
+                for store in stores {
+                    scope.spawn(|| {
+                        barrier.wait();
+                        drop(store);
+                    });
+                }
+            });
+            let publications = bench.map.stats().publications - before;
+            assert!((1..=STORES as u64).contains(&publications), "{publications}");
+            bench.assert_empty();
+        }
+    }
+}
+
 /// Threads register and let go of the same mapping all the time. Whoever has it registered finds
 /// it; and in the end it is gone.
 #[test]

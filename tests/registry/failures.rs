@@ -9,6 +9,7 @@ use pcmap::registry::{
     BreakpointError, CodeImage, CodeMemory, Component, EngineCode, Module, ModuleRegistry,
     RegisteredModuleId, SignatureKey, StoreCodePc,
 };
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What is refused.
 #[derive(Clone, Copy, Debug)]
@@ -293,6 +294,30 @@ fn dropping_a_store() {
         bench.assert_empty();
         (true, refused)
     });
+}
+
+/// Without memory to collect what leaves, entries go one by one; a destructor that panics meanwhile
+/// keeps none of them in the map.
+#[test]
+fn dropping_a_store_while_a_destructor_panics() {
+    warm_up();
+    for private_copies in [false, true] {
+        let bench = Bench::new(private_copies);
+        let image = Layout::new(1, 1).image();
+        let mut store = ModuleRegistry::new(&bench.engine);
+        for _ in 0..100 {
+            let code = EngineCode::load(&bench.engine, image.clone()).expect("memory");
+            let module = Module::new(&code, 0).expect("memory");
+            store.register_module(&module).expect("memory");
+        }
+        bench.memory.unwind();
+        let dropped = || catch_unwind(AssertUnwindSafe(|| drop(store)));
+        let (result, refused) = refusing(1, false, dropped);
+        assert_eq!((refused, bench.memory.is_to_unwind()), (1, false), "the list, and a region");
+        assert!(result.is_err(), "the panic is seen");
+        assert_eq!(bench.map.stats().entries, 0);
+        bench.assert_empty();
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 #![expect(unsafe_code, reason = "an allocator of code memory")]
-//! Memory for code that counts what it gave, and refuses the k-th call. On demand it lies, and gives
-//! memory that is in use.
+//! Memory for code that counts what it gave, and refuses the k-th call. On demand it breaks its
+//! promises: gives memory that is in use, or unwinds.
 
 use crate::protection::permissions;
 use pcmap::registry::{CodeAllocator, MemoryError, SystemPages};
@@ -20,6 +20,8 @@ pub(crate) struct Memory {
     /// A region that is to be given once more, or 0; and then, not to be given back once.
     again: AtomicUsize,
     keep: AtomicUsize,
+    /// Whether the next call that gives a region back panics.
+    unwind: AtomicBool,
     /// Whether all page protections of the process are looked at after each change.
     watch: AtomicBool,
 }
@@ -35,6 +37,7 @@ impl Memory {
             refuse_many: zero(0),
             again: zero(0),
             keep: zero(0),
+            unwind: AtomicBool::new(false),
             watch: AtomicBool::new(false),
         })
     }
@@ -61,6 +64,16 @@ impl Memory {
     /// meanwhile.
     pub(crate) fn give_again(&self, start: usize) {
         self.again.store(start, SeqCst);
+    }
+
+    /// The next call that gives a region back does so, and panics.
+    pub(crate) fn unwind(&self) {
+        self.unwind.store(true, SeqCst);
+    }
+
+    /// Whether that is still to come.
+    pub(crate) fn is_to_unwind(&self) -> bool {
+        self.unwind.load(SeqCst)
     }
 
     /// From now on all page protections of the process are looked at after each change.
@@ -140,5 +153,6 @@ unsafe impl CodeAllocator for Memory {
         self.live.fetch_sub(1, SeqCst);
         // SAFETY: as above.
         unsafe { SystemPages.deallocate(region) };
+        assert!(!self.unwind.swap(false, SeqCst), "the test wants a panic");
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::Bench;
 use crate::guests::images::Layout;
-use pcmap::registry::{CodeImage, EngineCode, Module, ModuleRegistry, PatchRefused, StoreCodePc};
+use pcmap::registry::{
+    CodeImage, CodePatch, EngineCode, Module, ModuleRegistry, PatchRefused, StoreCodePc,
+};
 use std::fs;
 
 /// The permissions of the mapping that an address is in; and that none in the process may be both
@@ -39,8 +41,13 @@ fn never_writable_and_executable() {
     let copy = base.address();
     assert_eq!(permissions(copy).as_deref(), Some("r-x"));
 
-    let memory = |store: &mut ModuleRegistry, step: fn(&mut pcmap::registry::CodeMemory)| {
-        step(store.store_code_mut(base).and_then(|code| code.code_memory_mut()).expect("private"));
+    let memory = |store: &mut ModuleRegistry, step: fn(&mut CodePatch<'_>)| {
+        step(
+            &mut store
+                .store_code_mut(base)
+                .and_then(|code| code.code_memory_mut())
+                .expect("private"),
+        );
     };
     memory(&mut store, |memory| assert_eq!(memory.write(0, &[0]), Err(PatchRefused::Executable)));
     memory(&mut store, |memory| memory.unpublish().expect("memory"));

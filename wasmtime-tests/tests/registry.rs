@@ -87,6 +87,7 @@ impl<'a> Loaded<'a> {
             assert_eq!(Some(found.range), function);
             assert_eq!(frame.source_offset().map(|source| source.get()), oracle.source(at));
             assert_eq!(frame.module_offset().get(), at);
+            assert_eq!(Some(frame.module().index()), module, "{name}: {at:#x}");
             let of_the_component = component.modules().iter().map(Module::id);
             assert!(of_the_component.into_iter().any(|id| id == frame.module().id()));
             assert_eq!(
