@@ -306,7 +306,8 @@ impl ModuleRegistry {
     }
 
     /// Where code of this signature calls out to the host: the first trampoline that any code of
-    /// the store brought along.
+    /// the store brought along. Signatures mean the same in all images of an engine: see
+    /// [`SignatureKey`].
     ///
     /// O(log signatures), however many modules there are.
     pub fn wasm_to_array_trampoline(&self, signature: SignatureKey) -> Option<StoreCodePc> {
