@@ -95,7 +95,8 @@ impl<T> Slot<T> {
     /// The slot in the node below that `address` falls to: the last one that starts at or before it
     /// (some slot, if the first one starts behind it).
     ///
-    /// Wait-free and signal-safe: see [`Guide::find`](super::guide::Guide::find); `probe` is told each address that is read.
+    /// Wait-free and signal-safe: see [`Guide::find`](super::guide::Guide::find); `probe` is told each
+    /// address that is read.
     ///
     /// # Safety
     ///
