@@ -27,6 +27,8 @@ mod relocation;
 mod report;
 mod residents;
 mod sampler;
+#[path = "../timers/thread_timer.rs"]
+mod thread_timer;
 
 use super::arguments::Settings;
 use activation::Activation;
@@ -41,11 +43,12 @@ use pcmap::trap::{GuestThread as PreparedThread, TrapHandler, TrapOptions};
 use random::Random;
 use report::Report;
 use residents::Residents;
-use sampler::{SAMPLES, ThreadTimer};
+use sampler::SAMPLES;
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
+use thread_timer::ThreadTimer;
 
 /// Modules that can be run at any time.
 const RESIDENTS: usize = 128;

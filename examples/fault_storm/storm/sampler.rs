@@ -1,4 +1,4 @@
-#![expect(unsafe_code, reason = "a signal handler, and timers that raise its signal")]
+#![expect(unsafe_code, reason = "a signal handler")]
 //! A sampling profiler: each thread is interrupted some thousands of times a second, wherever it
 //! is, and the handler looks up what was running.
 //!
@@ -12,7 +12,6 @@ use super::{host_text, machine};
 use pcmap::registry::process_code_map;
 use std::ffi::{c_int, c_void};
 use std::io::Error;
-use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::available_parallelism;
@@ -111,47 +110,5 @@ extern "C" fn on_sample(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void)
     counter.fetch_add(1, Relaxed);
     if let Some(thread) = thread {
         thread.lookups.record(took);
-    }
-}
-
-/// Samples this thread until dropped.
-#[derive(Debug)]
-pub(crate) struct ThreadTimer {
-    timer: libc::timer_t,
-    /// It belongs to the thread that started it.
-    not_send: PhantomData<*mut ()>,
-}
-
-impl ThreadTimer {
-    /// # Errors
-    ///
-    /// What the system says.
-    pub(crate) fn start(period: Duration) -> Result<Self, Error> {
-        // SAFETY: all zero is a valid event.
-        let mut event: libc::sigevent = unsafe { mem::zeroed() };
-        event.sigev_notify = libc::SIGEV_THREAD_ID;
-        event.sigev_signo = libc::SIGPROF;
-        // SAFETY: asks for this thread's number.
-        event.sigev_notify_thread_id = unsafe { libc::gettid() };
-        let mut timer = ptr::null_mut();
-        // SAFETY: the event is whole, and there is room for the answer.
-        if unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) } != 0 {
-            return Err(Error::last_os_error());
-        }
-        let timer = Self { timer, not_send: PhantomData };
-        let period = libc::timespec { tv_sec: 0, tv_nsec: period.subsec_nanos().into() };
-        let times = libc::itimerspec { it_interval: period, it_value: period };
-        // SAFETY: a timer of ours, and a whole description.
-        match unsafe { libc::timer_settime(timer.timer, 0, &times, ptr::null_mut()) } {
-            0 => Ok(timer),
-            _ => Err(Error::last_os_error()),
-        }
-    }
-}
-
-impl Drop for ThreadTimer {
-    fn drop(&mut self) {
-        // SAFETY: ours, and not deleted yet.
-        unsafe { libc::timer_delete(self.timer) };
     }
 }

@@ -3,6 +3,8 @@
 mod buffer;
 mod guests;
 mod profile;
+#[path = "../../timers/thread_timer.rs"]
+mod thread_timer;
 mod timer;
 
 use buffer::SAMPLES;
@@ -13,7 +15,7 @@ pub(crate) use profile::Profile;
 use std::error::Error;
 use std::thread;
 use std::time::{Duration, Instant};
-use timer::ThreadTimer;
+use thread_timer::ThreadTimer;
 
 const THREADS: usize = 2;
 
@@ -31,7 +33,7 @@ pub(crate) fn run(length: Duration, samples: usize) -> Result<Profile, Box<dyn E
         let run = || -> Result<(), String> {
             let told = |error: &dyn Error| error.to_string();
             let thread = GuestThread::prepare(&handler).map_err(|error| told(&error))?;
-            let _timer = ThreadTimer::start().map_err(|error| told(&error))?;
+            let _timer = ThreadTimer::start(timer::PERIOD).map_err(|error| told(&error))?;
             let began = Instant::now();
             while began.elapsed() < length || SAMPLES.count() < samples {
                 guests.work(&thread).map_err(|trap| told(&trap))?;
