@@ -281,7 +281,9 @@ fn what_reaches_into_the_next_leaf_is_refused_by_a_write_that_joins_the_two() {
 fn single_writes_keep_every_table_true() {
     const REACH: usize = u32::MAX as usize;
     let (writes, most) = if REAL { (700, 220) } else { (16, 14) };
-    for layout in ["even", "crowded", "clusters", "at the reach of a packed leaf", "at the end"] {
+    let layouts =
+        ["even", "crowded", "aligned", "clusters", "at the reach of a packed leaf", "at the end"];
+    for layout in layouts {
         explore(move || {
             let mut random = Random(0x5EED_0000_0000_0001 + layout.len() as u64);
             let mut both = Both::new();
@@ -299,6 +301,8 @@ fn single_writes_keep_every_table_true() {
                     let near = near.copied().unwrap_or(1 << 40);
                     let (start, len) = match layout {
                         "even" => (0x10_0000 + 4096 * random.below(2 * most), 64),
+                        // (Several to a bucket, and some where it begins.)
+                        "aligned" => (0x10_0000 + 16 * random.below(6 * most), 16),
                         "crowded" => (near + random.below(40), 1 + random.below(2)),
                         "clusters" => ((random.below(5) << 40) + (16 << random.below(30)), 16),
                         "at the end" => (usize::MAX - (random.below(most) << random.below(40)), 1),

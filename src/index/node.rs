@@ -126,7 +126,9 @@ impl<T> Node<T> {
         let span = last.start().wrapping_sub(base);
         let keeps_form =
             height != 0 || slot.guide().is_packed() == Packed::<T>::fits(base, last.end());
-        let guide = slot.guide().spliced(table, &splice, len, height, span).filter(|_| keeps_form);
+        let distance = |index| slots.get(index).map_or(0, |slot| slot.start() - base);
+        let guide = slot.guide().spliced(table, distance, &splice, len, height, span);
+        let guide = guide.filter(|_| keeps_form);
         let Some(guide) = guide else {
             // It starts elsewhere, or is to be searched in another way: it is made anew.
             let (before, behind) = (slots.split_at(at).0, slots.split_at(at + old).1);
