@@ -25,7 +25,7 @@ mod rounds;
 mod subject;
 
 use clock::Clock;
-use contender::Lookup;
+use contender::{Lookup, is_wanted};
 use crowd::{Contender, Crowd, Places};
 use layouts::{Layout, Layouts, SIZES};
 use options::{Mode, Options};
@@ -118,7 +118,8 @@ impl Bench {
         if self.options.mode == Mode::Quick && ![10, 1_000, 100_000].contains(&layout.n()) {
             return;
         }
-        let contenders = contenders(layout, self.options.mode);
+        let mut contenders = contenders(layout, self.options.mode);
+        contenders.retain(|contender| is_wanted(&self.options, contender.name()));
         for readers in self.threads.clone() {
             for writers in [0, 1, 2] {
                 let crowd = Crowd { readers, writers, window: self.window };

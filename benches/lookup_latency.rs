@@ -35,7 +35,7 @@ mod rounds;
 mod subject;
 
 use clock::Clock;
-use contender::Lookup;
+use contender::{Lookup, is_wanted};
 use displacement::Displacement;
 use layouts::{Layout, Layouts, SIZES};
 use loops::Contender;
@@ -112,9 +112,7 @@ struct Bench {
 
 impl Bench {
     fn compare(&mut self, layout: &Layout, mut contenders: Vec<Box<dyn Contender>>) {
-        let wanted = &self.options.contenders;
-        let is_wanted = |name| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
-        contenders.retain(|contender| is_wanted(contender.name()));
+        contenders.retain(|contender| is_wanted(&self.options, contender.name()));
         let probes = layout.probes();
         let (dependent, independent) = (<dyn Contender>::dependent, <dyn Contender>::independent);
         self.warm("warm_dependent", layout, &contenders, &probes, dependent);

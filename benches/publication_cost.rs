@@ -27,7 +27,7 @@ mod subject;
 #[path = "support/writers.rs"]
 mod writers;
 
-use contender::{Lookup, Write};
+use contender::{Lookup, Write, is_wanted};
 use counting_allocator::Allocated;
 use layouts::{Layout, Layouts, SIZES};
 use options::{Mode, Options};
@@ -128,6 +128,7 @@ impl Bench {
         if self.options.wants_case("pair") {
             #[cfg(unix)]
             contenders.push(Box::new(writers::Mapping));
+            contenders.retain(|contender| is_wanted(&self.options, contender.name()));
             for readers in [0, 1] {
                 self.pairs(layout, &contenders, &probes, readers);
             }

@@ -1,5 +1,6 @@
 //! What the contenders have in common.
 
+use crate::options::Options;
 use std::ops::Range;
 
 /// An index that can be asked.
@@ -34,4 +35,9 @@ pub(crate) trait Write: Lookup {
 /// An answer from an object's address and the offset.
 pub(crate) fn answer<T>(object: *const T, offset: usize) -> usize {
     object.addr() ^ offset
+}
+
+/// Whether no filter on the command line excludes the contender of this name.
+pub(crate) fn is_wanted(options: &Options, name: &str) -> bool {
+    options.contenders.is_empty() || options.contenders.iter().any(|wanted| wanted == name)
 }

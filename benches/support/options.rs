@@ -13,7 +13,7 @@ Filters, each of which may be repeated:
   --case NAME      such as warm_dependent, cold, pair, p99
   --layout NAME    even, clustered, functions, process
   --n NUMBER       ranges in the map
-  --contender NAME one alone, as under a profiler: pcmap, partition_point (lookup_latency only)
+  --contender NAME one alone, as under a profiler: pcmap, rwlock_btreemap …
 
   --save FOLDER    also writes all lines to FOLDER/<bench>.txt, for the example `bench_charts`
   --help           this text";
