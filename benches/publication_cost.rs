@@ -144,8 +144,11 @@ impl Bench {
         readers: usize,
     ) {
         let places = places(layout);
+        // The time of a pair, and the lookups made meanwhile.
         let run = |contender: &dyn Writer, first, pairs| {
-            beside_readers(readers, contender, probes, || contender.pairs(&places, first, pairs))
+            let work = || contender.pairs(&places, first, pairs);
+            let (nanos, lookups) = beside_readers(readers, contender, probes, work);
+            (nanos, lookups as f64 / pairs as f64)
         };
         // As many pairs for each as take its turn; found out by doubling, after a few that clear
         // away what batches left.
@@ -155,7 +158,7 @@ impl Bench {
                 run(&**contender, 0, 32);
                 let mut pairs = 1;
                 loop {
-                    let nanos = run(&**contender, 0, pairs);
+                    let (nanos, _) = run(&**contender, 0, pairs);
                     if nanos * pairs as f64 >= self.turn_nanos / 4.0 {
                         break ((self.turn_nanos / nanos) as usize).max(1);
                     }
@@ -169,9 +172,19 @@ impl Bench {
             run(&*contenders[i], round * pairs[i], pairs[i])
         });
         let names = contenders.iter().map(|contender| contender.name());
-        let medians: Vec<_> = names.zip(times.into_iter().map(median)).collect();
+        let nanos = times.iter().map(|times| median(times.iter().map(|&(nanos, _)| nanos)));
+        let medians: Vec<_> = names.clone().zip(nanos).collect();
         let setting = setting("pair", layout, format!(" readers={readers}"));
         self.report.times(&setting, &medians);
+        if readers > 0 {
+            // A reader that hardly gets a turn disturbs a writer little.
+            for (name, times) in names.zip(&times) {
+                let (layout, n) = (layout.name, layout.n());
+                let circumstances = format!(" contender={name} layout={layout} n={n}");
+                let lookups = median(times.iter().map(|&(_, lookups)| lookups));
+                self.report.figure("lookups_beside_pair", &circumstances, format!("{lookups:.2}"));
+            }
+        }
     }
 
     fn batches(
@@ -199,6 +212,7 @@ impl Bench {
                         let (registered, both) = sums.expect("one at least");
                         (registered / (repeats * k) as f64, both / (repeats * k) as f64)
                     })
+                    .0
                 });
                 let registered = times[0].iter().map(|&(registered, _)| registered);
                 let registered = format!("{:.1}", median(registered));

@@ -90,7 +90,7 @@ impl Report {
         ));
     }
 
-    /// A number of pcmap's own; the circumstances are `key=value` words, each with a space before
+    /// A number that is not compared; the circumstances are `key=value` words, each with a space before
     /// it.
     pub(crate) fn figure(&mut self, name: &str, circumstances: &str, value: impl Display) {
         let bench = self.bench;

@@ -2,7 +2,7 @@
 //! that may run beside them.
 
 use crate::contender::Write;
-use std::hint::black_box;
+use std::hint::{black_box, spin_loop};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -18,8 +18,8 @@ pub(crate) trait Writer: Sync {
     /// Nanoseconds for registering all ranges at once, and for that and unregistering them.
     fn batch(&self, ranges: &[Range<usize>]) -> (f64, f64);
 
-    /// Looks up one address after the other until told to stop.
-    fn look_up(&self, probes: &[usize], stop: &AtomicBool);
+    /// Looks up one address after the other until told to stop; how many.
+    fn look_up(&self, probes: &[usize], stop: &AtomicBool) -> usize;
 }
 
 impl<W: Write> Writer for W {
@@ -44,13 +44,12 @@ impl<W: Write> Writer for W {
     }
 
     #[inline(never)]
-    fn look_up(&self, probes: &[usize], stop: &AtomicBool) {
-        for &pc in probes.iter().cycle() {
+    fn look_up(&self, probes: &[usize], stop: &AtomicBool) -> usize {
+        let looking = probes.iter().cycle().take_while(|&&pc| {
             black_box(self.find(pc));
-            if stop.load(Relaxed) {
-                break;
-            }
-        }
+            !stop.load(Relaxed)
+        });
+        1 + looking.count()
     }
 }
 
@@ -80,36 +79,38 @@ impl Writer for Mapping {
 
     /// The other thread only keeps the processor that it runs on: the system tells it of what was
     /// unmapped.
-    fn look_up(&self, probes: &[usize], stop: &AtomicBool) {
-        for &pc in probes.iter().cycle() {
-            black_box(pc);
-            if stop.load(Relaxed) {
-                break;
-            }
+    fn look_up(&self, _probes: &[usize], stop: &AtomicBool) -> usize {
+        while !stop.load(Relaxed) {
+            spin_loop();
         }
+        0
     }
 }
 
-/// Does the work, beside a thread that looks up if there is to be a reader.
+/// Does the work, beside a thread that looks up if there is to be a reader; also how many lookups that
+/// made.
 pub(crate) fn beside_readers<R>(
     readers: usize,
     contender: &dyn Writer,
     probes: &[usize],
     work: impl FnOnce() -> R,
-) -> R {
+) -> (R, usize) {
     let (running, stop) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
-        for _ in 0..readers {
-            scope.spawn(|| {
-                running.store(true, Relaxed);
-                contender.look_up(probes, &stop);
-            });
-        }
-        while readers > 0 && !running.load(Relaxed) {
+        let readers: Vec<_> = (0..readers)
+            .map(|_| {
+                scope.spawn(|| {
+                    running.store(true, Relaxed);
+                    contender.look_up(probes, &stop)
+                })
+            })
+            .collect();
+        while !readers.is_empty() && !running.load(Relaxed) {
             thread::yield_now();
         }
         let result = work();
         stop.store(true, Relaxed);
-        result
+        let lookups = readers.into_iter().map(|reader| reader.join().expect("it only looks up"));
+        (result, lookups.sum())
     })
 }
