@@ -26,6 +26,7 @@ use super::slot::{Slot, Slots};
 
 /// Sorted ranges with their entries. It owns nothing: nodes are owned by the chain and by the
 /// snapshots that show them (see `node`).
+#[repr(C)] // what a lookup reads comes first
 pub(crate) struct Tree<T> {
     /// Points at the root node, or at nothing.
     pub(super) root: Slot<T>,
