@@ -120,7 +120,8 @@ fn random_tables() {
     // The first byte picks what is made of the rest; tables begin with small numbers.
     let numbers = list(0_u32..6, 0..8)
         .prop_map(|numbers| numbers.into_iter().flat_map(u32::to_le_bytes).collect::<Vec<_>>());
-    let bytes = (0_u8..7, numbers, list(any::<u8>(), 0..600))
+    let rest = prop_oneof![list(any::<u8>(), 0..20), list(any::<u8>(), 0..600)];
+    let bytes = (0_u8..7, numbers, rest)
         .prop_map(|(first, numbers, bytes)| [vec![first], numbers, bytes].concat());
     let total = search(1000, bytes, tables::run);
     println!("{total:?}");

@@ -1,12 +1,10 @@
 //! The progress bar, on standard error when that is a terminal; and meanwhile a second thread
 //! that takes out the map's garbage.
 
-use super::activation::Activation;
-use super::loader::LoaderTally;
+use super::storm::Storm;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pcmap::registry::process_code_map;
 use std::error::Error;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,12 +16,7 @@ const TURNS_PER_DRAWING: u32 = 10;
 /// # Errors
 ///
 /// If the bar's template is wrong.
-pub(crate) fn watch(
-    duration: Duration,
-    activations: &[&Activation],
-    loader: &LoaderTally,
-    stop: &AtomicBool,
-) -> Result<(), Box<dyn Error>> {
+pub(crate) fn watch(duration: Duration, storm: &Storm) -> Result<(), Box<dyn Error>> {
     let bar = ProgressBar::with_draw_target(
         Some(duration.as_millis() as u64),
         // Draws nothing if it is not a terminal.
@@ -34,15 +27,14 @@ pub(crate) fn watch(
     let mut drawn = (began, 0, 0);
     for turn in 1.. {
         let left = duration.saturating_sub(began.elapsed());
-        if left.is_zero() || stop.load(Relaxed) {
+        if left.is_zero() || storm.is_over() {
             break;
         }
         thread::sleep(left.min(TURN));
         // The loader reclaims as it writes; here is somebody who does at the same time.
         let garbage = process_code_map().reclaim().versions;
         if turn % TURNS_PER_DRAWING == 0 {
-            let faults = activations.iter().flat_map(|activation| activation.faults()).sum::<u64>();
-            let registrations = loader.registrations.load(Relaxed);
+            let (faults, registrations) = storm.progress();
             let seconds = drawn.0.elapsed().as_secs_f64();
             let rate = |now: u64, before: u64| ((now - before) as f64 / seconds) as u64;
             bar.set_message(format!(

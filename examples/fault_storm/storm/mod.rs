@@ -5,8 +5,9 @@
 //! - Where it lies: [`module`] in [`counted_pages`]; [`residents`] pins, [`loader`] loads and unloads.
 //! - How it is run: [`guest_thread`] catches traps, and keeps an [`activation`] for the sampler.
 //! - Around it: [`sampler`] for interruptions, which reads what was [`interrupted`] and knows
-//!   [`host_text`]; [`machine`], [`clock`] and [`histogram`] for times, [`progress`] and [`report`] for
-//!   people.
+//!   [`host_text`]; [`machine`], [`clock`] and [`histogram`] for times, [`report`] for people.
+//!
+//! What happens meanwhile, and for how long, the program says that has the storm.
 
 mod activation;
 mod clock;
@@ -21,16 +22,14 @@ mod library;
 mod loader;
 mod machine;
 mod module;
-mod progress;
-mod random;
+pub(crate) mod random;
 mod relocation;
 mod report;
 mod residents;
 mod sampler;
-#[path = "../timers/thread_timer.rs"]
+#[path = "../../timers/thread_timer.rs"]
 mod thread_timer;
 
-use super::arguments::Settings;
 use activation::Activation;
 use clock::{Calibration, TickLength};
 use guest_memory::GuestMemory;
@@ -41,7 +40,7 @@ use loader::{Loader, LoaderTally};
 use pcmap::registry::process_code_map;
 use pcmap::trap::{GuestThread as PreparedThread, TrapHandler, TrapOptions};
 use random::Random;
-use report::Report;
+pub(crate) use report::Report;
 use residents::Residents;
 use sampler::SAMPLES;
 use std::error::Error;
@@ -55,7 +54,7 @@ const RESIDENTS: usize = 128;
 
 /// What the threads of a run share.
 #[derive(Debug)]
-struct Storm {
+pub(crate) struct Storm {
     library: Library,
     memory: GuestMemory,
     residents: Residents,
@@ -63,22 +62,30 @@ struct Storm {
     activations: Vec<&'static Activation>,
     verdicts: Verdicts,
     tally: LoaderTally,
+    /// Between two interruptions of a thread.
+    period: Duration,
     stop: AtomicBool,
 }
 
-/// Sets up, storms for as long as asked, and takes everything down again.
+/// Sets up, storms until `meanwhile` returns, and takes everything down again. Of the threads that
+/// are interrupted, `guests` run guests, one loads them, and `others` are those of `meanwhile`.
 ///
 /// # Errors
 ///
-/// A message, if it could not be set up or the loader was refused something.
-pub(crate) fn run(settings: Settings) -> Result<Report, Box<dyn Error>> {
+/// A message, if it could not be set up or the loader was refused something; or that of `meanwhile`.
+pub(crate) fn run(
+    guests: usize,
+    others: usize,
+    meanwhile: impl FnOnce(&Storm, &TrapHandler) -> Result<(), Box<dyn Error>>,
+) -> Result<Report, Box<dyn Error>> {
     let storm = Storm {
         library: Library::compile()?,
         memory: GuestMemory::map()?,
         residents: Residents::new(RESIDENTS),
-        activations: (0..settings.threads).map(|_| Activation::leak()).collect(),
+        activations: (0..guests).map(|_| Activation::leak()).collect(),
         verdicts: Verdicts::default(),
         tally: LoaderTally::default(),
+        period: sampler::period(guests + 1 + others),
         stop: AtomicBool::new(false),
     };
     host_text::note()?;
@@ -87,7 +94,7 @@ pub(crate) fn run(settings: Settings) -> Result<Report, Box<dyn Error>> {
     let engine = module::engine()?;
     let mut loader = Loader::new(engine, &storm.library, &storm.residents, &storm.tally);
     let clock = Calibration::start();
-    storm.rage(settings.duration, &handler, &mut loader)?;
+    storm.rage(&handler, &mut loader, meanwhile)?;
     let (elapsed, tick) = clock.finish();
     sampler::retire()?;
     loader.finish()?;
@@ -96,34 +103,31 @@ pub(crate) fn run(settings: Settings) -> Result<Report, Box<dyn Error>> {
 }
 
 impl Storm {
-    /// Runs all threads until the time is over.
+    /// Runs all threads until `meanwhile` returns.
     fn rage(
         &self,
-        duration: Duration,
         handler: &TrapHandler,
         loader: &mut Loader<'_>,
+        meanwhile: impl FnOnce(&Self, &TrapHandler) -> Result<(), Box<dyn Error>>,
     ) -> Result<(), Box<dyn Error>> {
-        let period = sampler::period(self.activations.len() + 1);
         thread::scope(|scope| {
             // However this ends, the threads end too.
             let _stop = StopWhenDropped(&self.stop);
             let mut threads = Vec::new();
             threads.push(named("loader").spawn_scoped(scope, || {
-                self.interrupted(handler, period, |_| {
-                    loader.run(&self.stop).map_err(|e| e.to_string())
-                })
+                self.interrupted(handler, |_| loader.run(&self.stop).map_err(|e| e.to_string()))
             })?);
             for (&activation, number) in self.activations.iter().zip(1..) {
                 let Self { library, memory, residents, verdicts, .. } = self;
                 let guest = GuestThread { library, memory, residents, verdicts, activation };
                 threads.push(named("guest").spawn_scoped(scope, move || {
-                    self.interrupted(handler, period, |thread| {
+                    self.interrupted(handler, |thread| {
                         guest.run(thread, Random::stream(number), &self.stop);
                         Ok(())
                     })
                 })?);
             }
-            progress::watch(duration, &self.activations, &self.tally, &self.stop)?;
+            meanwhile(self, handler)?;
             self.stop.store(true, Relaxed);
             for thread in threads {
                 thread.join().map_err(|_| "a thread panicked")??;
@@ -134,16 +138,26 @@ impl Storm {
 
     /// Runs a thread's work, prepared for guests and with a timer that interrupts it. When it is over,
     /// for whatever reason, everything stops.
-    fn interrupted(
+    pub(crate) fn interrupted(
         &self,
         handler: &TrapHandler,
-        period: Duration,
         work: impl FnOnce(&PreparedThread) -> Result<(), String>,
     ) -> Result<(), String> {
         let _stop = StopWhenDropped(&self.stop);
         let thread = PreparedThread::prepare(handler).map_err(|error| error.to_string())?;
-        let _timer = ThreadTimer::start(period).map_err(|error| error.to_string())?;
+        let _timer = ThreadTimer::start(self.period).map_err(|error| error.to_string())?;
         work(&thread)
+    }
+
+    /// Whether a thread has ended before it was told to.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+
+    /// Faults and registrations so far.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        let faults = self.activations.iter().flat_map(|activation| activation.faults()).sum();
+        (faults, self.tally.registrations.load(Relaxed))
     }
 
     /// Adds everything up, when all threads have ended.
@@ -185,7 +199,7 @@ fn named(role: &str) -> thread::Builder {
 }
 
 /// Tells every thread to stop.
-struct StopWhenDropped<'s>(&'s AtomicBool);
+pub(crate) struct StopWhenDropped<'s>(pub(crate) &'s AtomicBool);
 
 impl Drop for StopWhenDropped<'_> {
     fn drop(&mut self) {
