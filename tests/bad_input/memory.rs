@@ -1,8 +1,9 @@
 //! Memory for code that cannot be had, and code in the wrong state.
 
+use crate::refusing::{Outcome, each_refusal, refusing};
 use pcmap::registry::{
-    CodeAllocator, CodeImage, CodeMemory, Engine, EngineCode, EngineConfig, LoadError, MemoryError,
-    PatchRefused, StoreCode, SystemPages,
+    CodeAllocator, CodeImage, CodeMemory, Component, Engine, EngineCode, EngineConfig, LoadError,
+    MemoryError, Module, OutOfMemory, PatchRefused, StoreCode, SystemPages,
 };
 
 fn engine(private_copies: bool) -> Engine {
@@ -62,4 +63,18 @@ fn no_text() {
     let mut store = StoreCode::new(&again).expect("nothing is copied");
     assert!(store.text_range().is_empty() && store.is_private());
     assert!(store.code_memory_mut().is_some_and(|memory| memory.text().is_empty()));
+}
+
+#[test]
+fn no_heap_memory_for_handles() {
+    fn refuse<X>(name: &str, make: impl Fn() -> Result<X, OutOfMemory>) {
+        each_refusal(name, |k, for_good| {
+            let Outcome { result, asked, refused } = refusing(k, for_good, &make);
+            Outcome { result: result.is_ok(), asked, refused }
+        });
+    }
+    refuse("engine", || Engine::new(EngineConfig::new()));
+    let code = EngineCode::load(&engine(false), image(vec![0xc3; 8])).expect("memory");
+    refuse("module", || Module::new(&code, 0));
+    refuse("component", || Component::new(&code, 0..9));
 }

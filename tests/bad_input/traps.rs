@@ -1,4 +1,4 @@
-#![expect(unsafe_code, reason = "a filter of system calls")]
+#![expect(unsafe_code, reason = "a filter of system calls, and a signal handler")]
 //! What the system and the heap may refuse to those who catch traps: in child processes, where nothing
 //! has been installed.
 
@@ -8,7 +8,10 @@ use crate::trap_guests::{Guests, prepared};
 use pcmap::Refused;
 use pcmap::trap::{
     Cause, GuestThread, InstallError, PrepareError, TrapHandler, TrapOptions, UninstallRefused,
+    sample_guest,
 };
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// Makes a system call fail in this process from here on, with `EPERM`.
 fn refuse(call: libc::c_long) {
@@ -105,6 +108,38 @@ fn no_heap_memory() {
 #[test]
 fn a_thread_that_is_not_prepared() {
     std::thread::spawn(|| assert!(GuestThread::current().is_none())).join().expect("no panic");
+}
+
+/// Frames that were told of what SIGUSR1 interrupted, plus one.
+static SAMPLED: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn on_sample(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+    let mut frames = [7; 4];
+    // SAFETY: (`sample_guest`) 1. the kernel's, and nobody else's.
+    let count = unsafe { sample_guest(context, &mut frames) };
+    let untouched = frames == [7; 4];
+    SAMPLED.store(if untouched { count + 1 } else { 0 }, SeqCst);
+}
+
+#[test]
+fn a_sample_of_no_guest() {
+    holds_in_child(|| {
+        // SAFETY: zeros are a valid action.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = on_sample as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        // SAFETY: a handler that does only what handlers may.
+        let set = unsafe { libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()) };
+        assert_eq!(set, 0);
+        // On a thread that is not prepared, and on one that is.
+        for is_prepared in [false, true] {
+            let _thread = is_prepared.then(prepared);
+            SAMPLED.store(0, SeqCst);
+            // SAFETY: there is a handler.
+            assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
+            assert_eq!(SAMPLED.load(SeqCst), 1, "no frames");
+        }
+    });
 }
 
 /// What is asked of another store is not found there.
