@@ -2,10 +2,11 @@
 //! calls in address spaces so small that every address is looked up after each.
 //!
 //! `PCMAP_LONG=1` in the environment tries many more random inputs.
-#![cfg(feature = "elf")]
 
+#[cfg(feature = "elf")]
 #[path = "../fuzz/interpreter/image.rs"]
 mod image;
+#[cfg(feature = "elf")]
 #[path = "../fuzz/interpreter/images.rs"]
 mod images;
 #[path = "../fuzz/interpreter/input.rs"]
@@ -14,8 +15,10 @@ mod input;
 mod operations;
 #[path = "../fuzz/interpreter/oracle.rs"]
 mod oracle;
+#[cfg(feature = "elf")]
 #[path = "../fuzz/interpreter/sound_tables.rs"]
 mod sound_tables;
+#[cfg(feature = "elf")]
 #[path = "../fuzz/interpreter/tables.rs"]
 mod tables;
 mod tracked;
@@ -69,6 +72,7 @@ fn the_corpus_of_operations() {
 }
 
 #[test]
+#[cfg(feature = "elf")]
 fn the_corpus_of_images() {
     let (mut given, mut refused) = (0, 0);
     replay("images", |input| *if images::read_any(input) { &mut given } else { &mut refused } += 1);
@@ -77,6 +81,7 @@ fn the_corpus_of_images() {
 }
 
 #[test]
+#[cfg(feature = "elf")]
 fn the_corpus_of_tables() {
     let mut total = tables::Counts::default();
     replay("tables", |input| total += tables::run(input));
@@ -116,6 +121,7 @@ fn random_operations() {
 }
 
 #[test]
+#[cfg(feature = "elf")]
 fn random_tables() {
     // The first byte picks what is made of the rest; tables begin with small numbers.
     let numbers = list(0_u32..6, 0..8)
