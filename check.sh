@@ -34,6 +34,9 @@ RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-it
 step 'the main job, three seconds'
 cargo run --release --example fault_storm -- --seconds 3
 
+step 'everything at once, four seconds'
+cargo run --release --example soak -- --seconds 4 | tail -n 1
+
 step 'a small runtime'
 cargo run --example mini_runtime
 

@@ -8,6 +8,7 @@ use guests::images::Layout;
 use pcmap::perf::{JitDump, PerfMap};
 use pcmap::registry::{Engine, EngineCode, EngineConfig, FuncKey, FuncKind};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// What a function is called in the files.
@@ -110,4 +111,23 @@ fn a_dump_of_code() {
         found.push((at, len, String::from_utf8_lossy(name).into_owned()));
     }
     assert_eq!(found, named);
+}
+
+#[test]
+fn what_cannot_be_written() {
+    let (code, _) = loaded();
+    let start = code.text_range().start.address();
+    let missing = folder("missing").join("nobody made this");
+    assert_eq!(PerfMap::create(&missing).expect_err("no folder").kind(), ErrorKind::NotFound);
+    assert_eq!(JitDump::create(&missing).expect_err("no folder").kind(), ErrorKind::NotFound);
+
+    // Tables of another text, which is longer.
+    let (mut dump, _) = JitDump::create(&folder("another_text")).expect("a file");
+    let error = dump.load(start, &code.text()[..10], code.tables()).expect_err("too short");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+
+    // A place of ten bytes for more than that.
+    let mut place = [0; 10];
+    let error = PerfMap::new(&mut place[..]).add(start, code.tables()).expect_err("full");
+    assert_eq!(error.kind(), ErrorKind::WriteZero);
 }

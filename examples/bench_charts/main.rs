@@ -5,10 +5,12 @@
 //! cargo run --release --example bench_charts -- benches/record/2026-11-23
 //! ```
 //!
-//! Reads the `time` lines of all `.txt` files in the folder and writes the pictures there.
+//! Reads the `time` lines of all `.txt` files in the folder, and the samples of a soak in `soak.txt`,
+//! and writes the pictures there.
 
 mod chart;
 mod measurements;
+mod soak;
 
 use chart::{Chart, Panel};
 use measurements::Measurement;
@@ -90,5 +92,7 @@ fn draw(folder: &Path) -> Result<(), Box<dyn Error>> {
         let outcome = if chart.draw(folder)? { "drawn" } else { "nothing was measured" };
         println!("{}: {outcome}", chart.file);
     }
+    let outcome = if soak::draw(folder)? { "drawn" } else { "nothing was sampled" };
+    println!("soak.svg: {outcome}");
     Ok(())
 }

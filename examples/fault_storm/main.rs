@@ -15,6 +15,8 @@
 
 mod arguments;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod progress;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod storm;
 
 use arguments::{Request, USAGE};
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn run(settings: arguments::Settings) -> ExitCode {
-    match storm::run(settings) {
+    match storm::run(settings.threads, 0, |storm, _| progress::watch(settings.duration, storm)) {
         Ok(report) => {
             println!("{report}");
             if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -230,3 +230,20 @@ fn numbers_that_are_no_places() {
     let image = builder.finish().expect("none of it was taken");
     assert_eq!((image.tables().functions().count(), image.text_align()), (0, 1));
 }
+
+/// Four gigabytes of zeros, which the system promises and need not have: they are read at most.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn more_than_32_bits_count() {
+    const LEN: usize = 1 << 32;
+    if cfg!(miri) || Vec::<u8>::new().try_reserve_exact(LEN).is_err() {
+        println!("skipped: the system does not promise so much memory");
+        return;
+    }
+    let refused = CodeImage::builder(vec![0; LEN]).finish().expect_err("too long");
+    assert_eq!(refused.reason, ImageError::TextTooLong { len: LEN as u64 });
+    drop(refused);
+    let name = String::from_utf8(vec![0; LEN]).expect("zeros are ASCII");
+    let refused = builder().function(key(0), 0..1_u32, &*name).map(|_| ()).expect_err("too long");
+    assert_eq!(refused, ImageError::TooMany);
+}

@@ -5,5 +5,8 @@ mod broken;
 mod compile;
 mod cranelift;
 mod elf;
+#[path = "../../fuzz/interpreter/images.rs"]
 mod read_any;
+#[path = "../../fuzz/interpreter/sound_tables.rs"]
+mod sound_tables;
 mod written;

@@ -1,6 +1,7 @@
-//! The public API: each promise by example, and random operations against a plain `BTreeMap`.
+//! The public API: each promise by example. (Random calls against a plain ordered map are in
+//! `tests/fuzz_replay.rs`.)
 
 mod api;
-mod oracle;
+mod snapshot_ranges;
 #[path = "../tracked/mod.rs"]
 mod tracked;

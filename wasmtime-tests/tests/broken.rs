@@ -1,7 +1,9 @@
 //! Artifacts that nobody should write: changed, truncated, with tables that are not well formed.
 
-#[path = "../../tests/images/read_any.rs"]
+#[path = "../../fuzz/interpreter/images.rs"]
 mod read_any;
+#[path = "../../fuzz/interpreter/sound_tables.rs"]
+mod sound_tables;
 
 use pcmap::registry::{CodeImage, ElfError, TextOffset};
 use pcmap_wasmtime_tests::{Artifact, Oracle, all};
