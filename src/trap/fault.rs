@@ -9,9 +9,10 @@ use super::backtrace::{MOST_FRAMES, walk};
 use super::thread_record::THREADS;
 use crate::Hit;
 use crate::registry::{ResidentCode, TrapCode, breakpoint_address, process_code_map};
+use crate::sys::signals::action::Delivery;
 use crate::sys::signals::chain;
 use crate::sys::signals::interrupted::Interrupted;
-use crate::sys::signals::machine::Recovery;
+use crate::sys::signals::machine::{Departure, Recovery, handler_entry};
 use crate::sys::signals::signal::{Kind, Signal};
 use core::ffi::{c_int, c_void};
 use core::ops::Range;
@@ -59,16 +60,25 @@ impl Fault {
     }
 }
 
-/// What the kernel calls. Signal-safe; what it hands on is what it was given.
-///
+handler_entry! {
+    /// What the kernel calls. Signal-safe; what it hands on is what it was given.
+    ///
+    /// # Safety
+    ///
+    /// 1. Installed with `SA_SIGINFO`, and called by the kernel, or by a handler with what that was
+    ///    given.
+    pub(crate) unsafe fn on_fault => handle
+}
+
 /// # Safety
 ///
-/// 1. Installed with `SA_SIGINFO`, and called by the kernel, or by a handler with what that was given.
-pub(crate) unsafe extern "C-unwind" fn on_fault(
+/// 1. `info`, `context` and `frame` are what [`on_fault`] was called with.
+unsafe extern "C-unwind" fn handle(
     number: c_int,
     info: *mut c_void,
     context: *mut c_void,
-) {
+    frame: usize,
+) -> Departure {
     // SAFETY: (`from_handler`) 1. by 1.
     let signal = unsafe { Signal::from_handler(number, info) };
     // SAFETY: (`from_handler`) 1. by 1.; 2. gone before it is handed on.
@@ -76,8 +86,9 @@ pub(crate) unsafe extern "C-unwind" fn on_fault(
     match take(signal, &interrupted) {
         Some(recovery) => interrupted.recover(recovery),
         // SAFETY: (`pass_on`) 1. by 1.
-        None => unsafe { chain::pass_on(number, info, context) },
+        None => return unsafe { chain::pass_on(number, Delivery { info, context, frame }) },
     }
+    Departure::NONE
 }
 
 /// Notes the fault, if it is a guest's trap, and gives where its thread is to go on.

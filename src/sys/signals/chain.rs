@@ -1,11 +1,12 @@
 #![expect(unsafe_code, reason = "hands signals to the actions that were there before")]
 //! The actions that were there before, and handing a signal on to them as if ours had never been.
 
-use super::action::{Action, Handler};
+use super::action::{Action, Delivery, Handler};
+use super::machine::Departure;
 use super::signal::{FAULTS, is_from_kernel};
 use crate::index::try_box::try_box;
 use crate::sys::pages::ErrorNumber;
-use core::ffi::{c_int, c_void};
+use core::ffi::c_int;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
@@ -132,19 +133,20 @@ impl Link {
     ///
     /// # Safety
     ///
-    /// 1. `info` and `context` are what the kernel gave the handler of this signal that is running.
-    unsafe fn pass_on(&self, info: *mut c_void, context: *mut c_void) {
+    /// 1. The delivery is that of this signal.
+    unsafe fn pass_on(&self, delivery: Delivery) -> Departure {
         // SAFETY: by 1. the kernel has written it.
-        let code = unsafe { (*info.cast::<libc::siginfo_t>()).si_code };
+        let code = unsafe { (*delivery.info.cast::<libc::siginfo_t>()).si_code };
         match self.before() {
             Some(before) if before.is_callable() => {
                 // SAFETY: (`call`) 1. a handler that was installed for this signal; 2. by 1. here.
-                unsafe { before.action.call(self.signal, info, context) };
+                return unsafe { before.action.call(self.signal, delivery) };
             }
             // A signal that somebody sent can be ignored; a fault cannot, and kills.
             Some(before) if before.action.is_ignore() && !is_from_kernel(code) => {}
             _ => self.take_default_action(code),
         }
+        Departure::NONE
     }
 
     /// Restores the default action. A fault then happens again, at the same instruction, and ends
@@ -181,16 +183,17 @@ fn repeats(signal: c_int, code: c_int) -> bool {
     }
 }
 
-/// Treats a signal as if our handler had never been installed.
+/// Treats a signal as if our handler had never been installed; gives what its entry is to do then.
 ///
 /// # Safety
 ///
-/// 1. `info` and `context` are what the kernel gave the handler of `signal` that is running.
+/// 1. The delivery is what the handler of `signal` that is running was given.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn pass_on(signal: c_int, info: *mut c_void, context: *mut c_void) {
-    if let Some(link) = links(|known| known == signal).next() {
+pub(crate) unsafe fn pass_on(signal: c_int, delivery: Delivery) -> Departure {
+    match links(|known| known == signal).next() {
         // SAFETY: (`pass_on`) 1. by 1.
-        unsafe { link.pass_on(info, context) };
+        Some(link) => unsafe { link.pass_on(delivery) },
+        None => Departure::NONE,
     }
 }
