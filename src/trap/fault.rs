@@ -135,15 +135,15 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     Some(recovery)
 }
 
-/// Which trap the code's tables know at the program counter.
+/// Which trap the code's tables know at the program counter. A breakpoint can be set at an instruction
+/// that may trap for reasons of its own.
 #[inline]
 fn known_trap(kind: Kind, hit: Hit<'_, ResidentCode>) -> Option<Cause> {
     let code = hit.value();
-    if let Some(code) = code.trap_at(hit.offset()) {
-        return Some(Cause::Code(code));
+    if kind == Kind::Breakpoint && code.is_breakpoint_site(hit.offset()) {
+        return Some(Cause::Breakpoint);
     }
-    let site = kind == Kind::Breakpoint && code.is_breakpoint_site(hit.offset());
-    site.then_some(Cause::Breakpoint)
+    code.trap_at(hit.offset()).map(Cause::Code)
 }
 
 /// Whether an access beyond the end of the stack was one by way of the stack pointer: somewhat below

@@ -6,6 +6,7 @@ use super::handler::TrapHandler;
 use super::thread_record::{THREADS, ThreadRecord};
 use crate::index::try_box::try_box;
 use crate::sys::signals::alternate_stack::{self, AlternateStack};
+use crate::sys::signals::fault_mask::Unblocked;
 use crate::sys::signals::{own_thread, thread_stack};
 use crate::{Refused, Registration};
 use core::cell::Cell;
@@ -19,6 +20,7 @@ struct Prepared {
     record: Registration<'static, ThreadRecord>,
     /// None if it had a sufficient one.
     stack: Option<AlternateStack>,
+    _unblocked: Unblocked,
     _handler: TrapHandler,
 }
 
@@ -54,7 +56,9 @@ impl GuestThread {
     ///
     /// If its alternate signal stack is missing or short (64 KiB and four frames of the kernel's are
     /// asked for), it gets one, with a guard page. That has to stay in force: a trap that finds
-    /// another one is not recognised.
+    /// another one is not recognised. If it has blocked signals that the handler was installed for, they
+    /// are blocked no more, which has to stay so as well: the system ends a process for a fault whose
+    /// signal is blocked.
     ///
     /// **Cost**: some system calls and a registration in a code map; a thread-local read, if it is
     /// prepared already. **Progress**: lock-free but for the system's calls. **Panics**: none.
@@ -78,8 +82,14 @@ impl GuestThread {
             }
         };
         let record = THREADS.register(range, ThreadRecord::new(own)).map_err(|e| e.reason)?;
-        let handles = Cell::new(1);
-        let prepared = Prepared { handles, record, stack, _handler: handler.clone() };
+        let unblocked = Unblocked::faults().ok_or(PrepareError::Refused(Refused::OutOfMemory))?;
+        let prepared = Prepared {
+            handles: Cell::new(1),
+            record,
+            stack,
+            _unblocked: unblocked,
+            _handler: handler.clone(),
+        };
         let prepared =
             try_box(prepared).map_err(|_| PrepareError::Refused(Refused::OutOfMemory))?;
         let prepared = NonNull::from(Box::leak(prepared));

@@ -3,7 +3,7 @@
 
 use super::action::{Action, Delivery, Handler};
 use super::machine::Departure;
-use super::signal::{FAULTS, is_from_kernel};
+use super::signal::{FAULTS, is_elsewhere, is_from_kernel};
 use crate::index::try_box::try_box;
 use crate::sys::pages::ErrorNumber;
 use core::ffi::c_int;
@@ -177,9 +177,7 @@ fn repeats(signal: c_int, code: c_int) -> bool {
     match signal {
         // Processors that go past a breakpoint instruction have it behind them already.
         libc::SIGTRAP => false,
-        // Memory that is broken, but that nobody has touched yet.
-        libc::SIGBUS if code == libc::BUS_MCEERR_AO => false,
-        _ => is_from_kernel(code),
+        _ => is_from_kernel(code) && !is_elsewhere(signal, code),
     }
 }
 
