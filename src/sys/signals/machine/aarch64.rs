@@ -6,7 +6,6 @@ use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::ptr;
 
-
 /// Calls `call(data)`. Returns 0 behind it, and [`RECOVERED`](super::RECOVERED) if the thread was sent
 /// to `recovery`, which is written before the call.
 ///
