@@ -97,7 +97,7 @@ impl<'a> Activation<'a> {
     ///    frames given up: nothing depends on their being left in order.
     /// 3. Host functions that guests call call guests in their turn only through an activation, which
     ///    they have within [`host_call`](super::host_call()); they do not unwind into guests.
-    /// 4. Guests run on this thread's own stack, and leave its alternate stack in force.
+    /// 4. Guests run on this thread's own stack.
     #[inline]
     pub unsafe fn call<A: Copy, F: GuestFunction<A>>(
         &self,

@@ -6,7 +6,7 @@
 //! fit goes on to what was installed before.
 
 use super::backtrace::{MOST_FRAMES, walk};
-use super::thread_record::THREADS;
+use super::thread_record::threads;
 use crate::Hit;
 use crate::registry::{ResidentCode, TrapCode, breakpoint_address, process_code_map};
 use crate::sys::signals::action::Delivery;
@@ -99,9 +99,8 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     if kind == Kind::Breakpoint {
         registers.pc = breakpoint_address(registers.pc);
     }
-    let alternate_stack = interrupted.alternate_stack()?;
     // No guest runs in a handler.
-    if alternate_stack.contains(&registers.sp) {
+    if interrupted.alternate_stack().is_some_and(|stack| stack.contains(&registers.sp)) {
         return None;
     }
     let code = process_code_map().enter();
@@ -111,8 +110,8 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
         return None;
     }
     // It may be ours: now the thread.
-    let threads = THREADS.enter();
-    let thread = threads.lookup(alternate_stack.start)?.value();
+    let threads = threads();
+    let thread = threads.own()?;
     let cause = match known {
         Some(cause) => cause,
         None if overflows(signal.address(), registers.sp, thread.guard()) => Cause::StackOverflow,

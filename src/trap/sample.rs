@@ -2,7 +2,7 @@
 //! Looking at a guest that a signal has interrupted: what a sampling profiler's handler does.
 
 use super::backtrace::walk;
-use super::thread_record::THREADS;
+use super::thread_record::threads;
 use crate::registry::process_code_map;
 use crate::sys::signals::interrupted::Interrupted;
 use core::ffi::c_void;
@@ -11,9 +11,8 @@ use core::ffi::c_void;
 /// how many.
 ///
 /// 0 if it is no guest that was interrupted: the program counter is in no registered code. Of a guest
-/// that does not run by way of an activation, or whose thread's alternate stack is not the one that it
-/// was prepared with, only the program counter is told. Those behind the first are return addresses:
-/// see [`TrapFrame::lookup_address`](super::TrapFrame::lookup_address).
+/// that does not run by way of an activation only the program counter is told. Those behind the first
+/// are return addresses: see [`TrapFrame::lookup_address`](super::TrapFrame::lookup_address).
 ///
 /// ```no_run
 /// use core::ffi::{c_int, c_void};
@@ -42,10 +41,8 @@ pub unsafe fn sample_guest(context: *mut c_void, frames: &mut [usize]) -> usize 
     if code.lookup(registers.pc).is_none() {
         return 0;
     }
-    let threads = THREADS.enter();
-    let thread = interrupted.alternate_stack().and_then(|stack| threads.lookup(stack.start));
-    let stack = thread.and_then(|thread| {
-        let thread = thread.value();
+    let threads = threads();
+    let stack = threads.own().and_then(|thread| {
         // SAFETY: null, or a call that has not returned, in the stack of this thread.
         let call = unsafe { thread.innermost().as_ref() }?;
         Some(thread.guest_stack(registers.sp, call.recovery().sp))

@@ -1,8 +1,12 @@
-//! Backtraces: every frame of the guests of one call, in order.
+#![expect(unsafe_code, reason = "calls machine code, and asks where the stacks are")]
+//! Backtraces: every frame of the guests of one call, in order; and nothing of what is none.
 
-use crate::trap_guests::{Guests, prepared};
-use pcmap::registry::SourceOffset;
+use crate::trap_guests::{Guest, Guests, prepared};
+use pcmap::registry::{
+    CodeImage, Engine, EngineCode, EngineConfig, FuncKey, SourceOffset, TrapCode,
+};
 use pcmap::trap::MOST_FRAMES;
+use std::{mem, ptr};
 
 #[test]
 fn every_frame_is_told() {
@@ -37,4 +41,112 @@ fn callers_of_different_functions() {
         .collect();
     assert_eq!(names, ["unreachable", "call", "call"]);
     assert!(trap.has_all_frames());
+}
+
+/// Takes a frame pointer and a stack pointer of any value, and traps.
+#[cfg(target_arch = "x86_64")]
+const ASTRAY: &[u8] = &[
+    0x48, 0x89, 0xfd, // mov rbp, rdi
+    0x48, 0x89, 0xf4, // mov rsp, rsi
+    0x0f, 0x0b, // ud2
+    0x90, 0xc3, // nop; ret
+];
+#[cfg(target_arch = "aarch64")]
+const ASTRAY: &[u8] = &[
+    0xfd, 0x03, 0x00, 0xaa, // mov x29, x0
+    0x3f, 0x00, 0x00, 0x91, // mov sp, x1
+    0x00, 0x00, 0x00, 0x00, // udf #0
+    0xc0, 0x03, 0x5f, 0xd6, // ret
+];
+const TRAPS_AT: usize = if cfg!(target_arch = "x86_64") { 6 } else { 8 };
+
+/// The thread's own stack, and the one of its handlers.
+fn stacks() -> [std::ops::Range<usize>; 2] {
+    // SAFETY: zeros are to be written over.
+    let mut attributes: libc::pthread_attr_t = unsafe { mem::zeroed() };
+    // SAFETY: has no preconditions.
+    let thread = unsafe { libc::pthread_self() };
+    // SAFETY: asks about this thread.
+    assert_eq!(unsafe { libc::pthread_getattr_np(thread, &mut attributes) }, 0);
+    let (mut low, mut size) = (ptr::null_mut(), 0);
+    // SAFETY: only asks.
+    assert_eq!(unsafe { libc::pthread_attr_getstack(&attributes, &mut low, &mut size) }, 0);
+    // SAFETY: zeros are a stack.
+    let mut handlers: libc::stack_t = unsafe { mem::zeroed() };
+    // SAFETY: only asks.
+    assert_eq!(unsafe { libc::sigaltstack(ptr::null(), &mut handlers) }, 0);
+    let handlers_low = handlers.ss_sp.addr();
+    [low.addr()..low.addr() + size, handlers_low..handlers_low + handlers.ss_size]
+}
+
+const WORDS: usize = 1024;
+
+/// Leaves words below the caller's frame that a walk may believe: chains of frame pointers with return
+/// addresses, broken in all ways. Gives their address.
+#[inline(never)]
+fn plant(next: &mut impl FnMut(usize) -> usize, text: &std::ops::Range<usize>) -> usize {
+    let mut words = [0_usize; WORDS];
+    let start = words.as_ptr().addr();
+    for (i, word) in words.iter_mut().enumerate() {
+        *word = match (next(20), i % 2) {
+            (0, _) => next(usize::MAX),
+            (1, _) => start + next(8 * WORDS),
+            (_, 0) => start + (i + next(8)) / 2 * 16,
+            _ => text.start + next(text.len() + 4),
+        };
+    }
+    std::hint::black_box(&mut words);
+    start
+}
+
+/// Whatever a guest has made of its registers and its stack: the walk reads nothing that it may not, ends,
+/// and tells no frame that is in no code.
+#[test]
+fn registers_and_stacks_that_lead_astray() {
+    let mut image = CodeImage::builder(ASTRAY.to_vec());
+    image.function(FuncKey::new(0, 0), 0..ASTRAY.len(), "astray").expect("in the text");
+    image.trap(TRAPS_AT, TrapCode::new(1)).expect("in the text");
+    let engine = Engine::new(EngineConfig::new()).expect("memory");
+    let code = EngineCode::load(&engine, image.finish().expect("whole")).expect("memory");
+    let text = code.text_range();
+    let text = text.start.address()..text.end.address();
+    // SAFETY: it takes two addresses, and does not return.
+    let guest = unsafe { mem::transmute::<*const u8, Guest>(code.text_range().start.as_ptr()) };
+    let thread = prepared();
+    let [own, handlers] = stacks();
+    let mut random = 1_u64;
+    let mut next = move |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) as usize % below
+    };
+    let mut longest = 0;
+    for round in 0..20_000 {
+        let planted = plant(&mut next, &text);
+        let here = (&raw const planted).addr();
+        let mut any = || match next(8) {
+            0 | 1 => planted + next(WORDS) * 8,
+            2 => usize::MAX - next(64),
+            3 => own.start - 4096 + next(3 * 4096),
+            4 => own.end - next(4096),
+            5 => next(2) * (text.start + next(text.len())),
+            _ => here.wrapping_sub(next(16_384)),
+        };
+        let (fp, mut sp) = (any(), any());
+        // On the handlers' stack no guest runs.
+        if handlers.contains(&sp) || sp == handlers.end {
+            sp = here;
+        }
+        let result = thread.catch_traps(|activation| {
+            // SAFETY: (`call`) 1. kept by `code`; 2. it leaves nothing; 3. it calls nothing; 4. it uses
+            // no stack.
+            unsafe { activation.call(guest, (fp as i64, sp as i64, 0)) }
+        });
+        let trap = result.expect_err("it traps");
+        assert_eq!(trap.pc(), text.start + TRAPS_AT, "{round}");
+        let mut frames = trap.frames();
+        assert!((1..=MOST_FRAMES).contains(&frames.len()));
+        longest = longest.max(frames.len());
+        assert!(frames.all(|frame| text.contains(&frame.lookup_address())), "{round}: {trap:?}");
+    }
+    assert!(longest > 5, "{longest} frames at most: nothing was believed");
 }

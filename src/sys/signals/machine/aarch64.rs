@@ -207,10 +207,11 @@ pub(crate) unsafe fn copy_frame(
     let (mut offset, mut extra) = (0, None);
     while offset + 24 <= RECORDS {
         // SAFETY: by 1., a record's head, aligned, within the records.
-        let [magic, size] = unsafe { records.add(offset).cast::<[u32; 2]>().read() };
+        let [magic, size] = unsafe { records.wrapping_add(offset).cast::<[u32; 2]>().read() };
         if magic == EXTRA {
             // SAFETY: as above: the record is so long.
-            let [start, len] = unsafe { records.add(offset + 8).cast::<[u64; 2]>().read() };
+            let [start, len] =
+                unsafe { records.wrapping_add(offset + 8).cast::<[u64; 2]>().read() };
             end = (start as usize).wrapping_add(len as u32 as usize);
             extra = Some(offset + 8);
         }
@@ -234,6 +235,18 @@ pub(crate) unsafe fn copy_frame(
         unsafe { start.write(old.wrapping_sub(frame).wrapping_add(copy) as u64) };
     }
     copy
+}
+
+/// An address that no other thread of the process has as long as this one lives: of its descriptor.
+/// Signal-safe: a register.
+#[inline]
+pub(crate) fn thread_pointer() -> usize {
+    let pointer;
+    // SAFETY: reads a register.
+    unsafe {
+        asm!("mrs {}, tpidr_el0", out(reg) pointer, options(pure, nomem, nostack, preserves_flags))
+    };
+    pointer
 }
 
 /// The interrupted registers. Signal-safe.

@@ -2,7 +2,7 @@
 //! The x86-64 port (System V).
 
 use super::{MOST_BYTES, Recovery, Registers, Unframed};
-use core::arch::naked_asm;
+use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::ptr;
 
@@ -196,7 +196,7 @@ pub(crate) unsafe fn copy_frame(
     // SAFETY: by 1. the kernel has written it.
     let state: *const u8 = unsafe { (*context).uc_mcontext.fpregs }.cast();
     // SAFETY: by 1. as long as this at least, and aligned.
-    let [magic, len] = unsafe { state.add(TOLD).cast::<[u32; 2]>().read() };
+    let [magic, len] = unsafe { state.wrapping_add(TOLD).cast::<[u32; 2]>().read() };
     let len = if magic == MAGIC { len as usize } else { LEGACY };
     let state_copy = sp.wrapping_sub(RED_ZONE + len) & !63;
     let fixed = info.addr().wrapping_add(size_of::<libc::siginfo_t>()).wrapping_sub(frame);
@@ -210,6 +210,18 @@ pub(crate) unsafe fn copy_frame(
     // SAFETY: the copy of a context.
     unsafe { (*context).uc_mcontext.fpregs = at(state_copy).cast() };
     copy
+}
+
+/// An address that no other thread of the process has as long as this one lives: of its descriptor.
+/// Signal-safe: the first word of it, where the convention for thread-local storage has its address.
+#[inline]
+pub(crate) fn thread_pointer() -> usize {
+    let pointer;
+    // SAFETY: reads that word, which every thread has, and which does not change.
+    unsafe {
+        asm!("mov {}, fs:[0]", out(reg) pointer, options(pure, readonly, nostack, preserves_flags))
+    };
+    pointer
 }
 
 /// The interrupted registers. Signal-safe.
