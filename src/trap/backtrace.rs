@@ -12,9 +12,9 @@
 //! (An overflow of the stack is found there, mostly.) The instruction tells, for only prologues and
 //! epilogues have these: `machine::unframed`.
 
-use crate::Reader;
 use crate::registry::ResidentCode;
 use crate::sys::signals::machine::{self, MOST_BYTES, Registers, Unframed};
+use crate::{Hit, Reader};
 use core::ops::Range;
 
 /// The most frames that a backtrace has.
@@ -105,14 +105,19 @@ pub(crate) unsafe fn walk(
 #[inline]
 fn unframed(reader: &Reader<'_, ResidentCode>, pc: usize) -> Option<Unframed> {
     let hit = reader.lookup(pc)?;
-    let mut instruction = [0; MOST_BYTES];
-    let rest = pc..hit.range().end();
-    for (byte, at) in instruction.iter_mut().zip(rest) {
-        // SAFETY: text of a mapping that stays while `reader` lives: it may be read.
-        *byte = unsafe { core::ptr::with_exposed_provenance::<u8>(at).read_volatile() };
-    }
     let offset = hit.offset();
     let function = hit.value().function_at(offset);
     let first = function.is_some_and(|it| it.range.start().get() as usize == offset);
-    machine::unframed(instruction, first)
+    machine::unframed(instruction(hit, pc), first)
+}
+
+/// The first bytes of the instruction at `pc`, which is in the code that was hit. Signal-safe.
+#[inline]
+pub(crate) fn instruction(hit: Hit<'_, ResidentCode>, pc: usize) -> [u8; MOST_BYTES] {
+    let mut instruction = [0; MOST_BYTES];
+    for (byte, at) in instruction.iter_mut().zip(pc..hit.range().end()) {
+        // SAFETY: text of a mapping that stays while the hit lives: it may be read.
+        *byte = unsafe { core::ptr::with_exposed_provenance::<u8>(at).read_volatile() };
+    }
+    instruction
 }

@@ -5,14 +5,14 @@
 //! the trap table. Only when both say that it is ours does it look for the thread. Whatever does not
 //! fit goes on to what was installed before.
 
-use super::backtrace::{MOST_FRAMES, walk};
+use super::backtrace::{MOST_FRAMES, instruction, walk};
 use super::thread_record::threads;
 use crate::Hit;
 use crate::registry::{ResidentCode, TrapCode, breakpoint_address, process_code_map};
 use crate::sys::signals::action::Delivery;
 use crate::sys::signals::chain;
 use crate::sys::signals::interrupted::Interrupted;
-use crate::sys::signals::machine::{Departure, Recovery, handler_entry};
+use crate::sys::signals::machine::{self, Departure, Recovery, Registers, handler_entry};
 use crate::sys::signals::signal::{Kind, Signal};
 use core::ffi::{c_int, c_void};
 use core::ops::Range;
@@ -114,7 +114,7 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     let thread = threads.own()?;
     let cause = match known {
         Some(cause) => cause,
-        None if overflows(signal.address(), registers.sp, thread.guard()) => Cause::StackOverflow,
+        None if overflows(signal.address(), registers, hit, thread.guard()) => Cause::StackOverflow,
         None => return None,
     };
     // SAFETY: null, or a call that has not returned: it lies in the stack of this thread, which is
@@ -146,9 +146,17 @@ fn known_trap(kind: Kind, hit: Hit<'_, ResidentCode>) -> Option<Cause> {
 }
 
 /// Whether an access beyond the end of the stack was one by way of the stack pointer: somewhat below
-/// it at most (calls, pushes, a red zone), or above it, in a frame that reaches beyond.
+/// it at most (calls, pushes, a red zone), or above it, in a frame that reaches beyond; or far below, if
+/// the instruction says that it starts from there, as those that touch each page of a long frame may.
 #[inline]
-fn overflows(address: usize, sp: usize, guard: Range<usize>) -> bool {
+fn overflows(
+    address: usize,
+    registers: Registers,
+    hit: Hit<'_, ResidentCode>,
+    guard: Range<usize>,
+) -> bool {
     const BELOW: usize = 4096;
-    guard.contains(&address) && address >= sp.saturating_sub(BELOW)
+    let is_near = || address >= registers.sp.saturating_sub(BELOW);
+    guard.contains(&address)
+        && (is_near() || machine::accesses_by_stack_pointer(instruction(hit, registers.pc)))
 }

@@ -9,14 +9,15 @@ use std::ptr;
 fn overflow_again_and_again(rounds: usize) {
     let (guests, thread) = (Guests::load(), prepared());
     for _ in 0..rounds {
-        for name in ["forever", "strides"] {
+        for name in ["forever", "strides", "leaps"] {
             let itself = guests.address(name);
             let trap = guests.run(&thread, name, [itself, 1, 1]).expect_err("it does not end");
             assert_eq!(trap.cause(), Cause::StackOverflow);
             assert_eq!(trap.signal(), libc::SIGSEGV);
             assert_eq!(trap.function(), Some(guests.function(name).key));
-            assert_eq!(trap.frames().len(), MOST_FRAMES);
-            assert!(!trap.has_all_frames());
+            // The longest frames are few.
+            assert!(trap.frames().len() == MOST_FRAMES || name == "leaps");
+            assert_eq!(trap.has_all_frames(), trap.frames().len() < MOST_FRAMES);
             let infos = trap.frame_infos(&guests.registry);
             let all = infos.map(|(_, info)| info.expect("a guest").function().name == Some(name));
             assert!(all.into_iter().all(|of_it| of_it), "every frame is of it");

@@ -292,3 +292,18 @@ pub(crate) fn unframed(instruction: [u8; MOST_BYTES], first: bool) -> Option<Unf
     let known = matches!(u32::from_le_bytes(instruction), SAVE | SET | RETURN);
     (known || first).then_some(Unframed::Linked)
 }
+
+/// Whether an instruction accesses memory at an address that it computes from the stack pointer, however
+/// far from it; if that can be told.
+#[inline]
+pub(crate) fn accesses_by_stack_pointer(instruction: [u8; MOST_BYTES]) -> bool {
+    // Loads and stores are these (Arm's manual, "Top-level encodings"), with a base register; those that
+    // have none are relative to the instruction.
+    const KIND: u32 = 0x0a00_0000;
+    const ACCESS: u32 = 0x0800_0000;
+    const RELATIVE: u32 = 0x3b00_0000;
+    const LITERAL: u32 = 0x1800_0000;
+    const BASE: u32 = 0b11111 << 5;
+    let instruction = u32::from_le_bytes(instruction);
+    instruction & KIND == ACCESS && instruction & RELATIVE != LITERAL && instruction & BASE == BASE
+}

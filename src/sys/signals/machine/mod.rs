@@ -57,7 +57,7 @@ impl Departure {
     }
 }
 
-/// How many bytes of an instruction [`unframed`] looks at.
+/// How many bytes of an instruction [`unframed`] and [`accesses_by_stack_pointer`] look at.
 pub(crate) const MOST_BYTES: usize = 4;
 
 /// Where the return address is in a function without a frame.

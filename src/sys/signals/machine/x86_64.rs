@@ -261,3 +261,10 @@ pub(crate) fn unframed(instruction: [u8; MOST_BYTES], first: bool) -> Option<Unf
         _ => first.then_some(Unframed::OnStack(0)),
     }
 }
+
+/// Whether an instruction accesses memory at an address that it computes from the stack pointer, however
+/// far from it; if that can be told. (Compilers move the stack pointer here before they touch a page.)
+#[inline]
+pub(crate) fn accesses_by_stack_pointer(_instruction: [u8; MOST_BYTES]) -> bool {
+    false
+}
