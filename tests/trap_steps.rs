@@ -13,7 +13,9 @@ mod compiler;
 #[path = "trap_guests/mod.rs"]
 mod trap_guests;
 
-use pcmap::trap::{GuestThread, Trap, TrapHandler, TrapOptions, host_call, sample_guest};
+use pcmap::trap::{
+    GuestExit, GuestThread, Trap, TrapHandler, TrapOptions, host_call, host_call_from, sample_guest,
+};
 use std::ffi::c_void;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -199,26 +201,42 @@ fn a_call_and_its_trap() {
 
 /// Calls a guest in its turn, which traps.
 unsafe extern "C" fn host(_: i64, _: i64, _: i64) -> i64 {
-    let body = || {
-        let thread = GuestThread::current().expect("a guest has called");
-        // SAFETY: such a guest.
-        let guest = unsafe { mem::transmute::<usize, Guest>(UNREACHABLE.load(Relaxed)) };
-        let trap = run(&thread, guest, [0; 3]).expect_err("it traps");
-        trap.frames().len() as i64
-    };
     // SAFETY: (`host_call`) 1. called by guests; 2. there is nothing else here.
-    unsafe { host_call(body) }
+    unsafe { host_call(call_another) }
+}
+
+/// The same; and says where it was called.
+#[unsafe(naked)]
+unsafe extern "C" fn host_that_tells(_: i64, _: i64, _: i64) -> i64 {
+    std::arch::naked_asm!("mov rdi, [rsp]", "mov rsi, rbp", "jmp {}", sym host_from)
+}
+
+unsafe extern "C" fn host_from(return_address: usize, frame_pointer: usize) -> i64 {
+    let exit = GuestExit { return_address, frame_pointer };
+    // SAFETY: (`host_call_from`) 1. called by guests; 2. there is nothing else here.
+    unsafe { host_call_from(exit, call_another) }
+}
+
+fn call_another() -> i64 {
+    let thread = GuestThread::current().expect("a guest has called");
+    // SAFETY: such a guest.
+    let guest = unsafe { mem::transmute::<usize, Guest>(UNREACHABLE.load(Relaxed)) };
+    let trap = run(&thread, guest, [0; 3]).expect_err("it traps");
+    trap.frames().len() as i64
 }
 
 #[test]
 fn a_guest_of_a_guest() {
     let _alone = ALONE.lock();
     let (guests, thread) = (stage(), prepared());
-    let host = host as *const () as i64;
-    let (result, course, [boundaries, inside]) = step(|| guests.run(&thread, "call", [host, 0, 0]));
-    assert_eq!(result.expect("the outer one goes on"), 2);
-    assert_eq!(course, [0, 1, 0, 4, 0, 1, 0]);
-    assert!(boundaries > 30 && inside > 100, "{boundaries}, {inside}");
+    let guest = guests.guest("call");
+    for (host, frames, stack) in [(host as Guest, 1, 4), (host_that_tells, 2, 41)] {
+        let with = [host as *const () as i64, 0, 0];
+        let (result, course, [boundaries, inside]) = step(|| run(&thread, guest, with));
+        assert_eq!(result.expect("the outer one goes on"), frames + 1);
+        assert_eq!(course, [0, 1, 0, stack, 0, 1, 0]);
+        assert!(boundaries > 30 && inside > 100, "{boundaries}, {inside}");
+    }
 }
 
 unsafe extern "C" fn throws(_: i64, _: i64, _: i64) -> i64 {

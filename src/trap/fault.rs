@@ -129,8 +129,11 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     fault.pc = registers.pc;
     fault.offset = hit.offset();
     let stack = thread.guest_stack(registers.sp, recovery.sp);
-    // SAFETY: (`walk`) 1. stack of this thread, between where the guest was called and where it is.
-    (fault.frames, fault.complete) = unsafe { walk(&code, registers, stack, &mut fault.pcs) };
+    let outer = thread.suspended();
+    // SAFETY: (`walk`) 1. stack of this thread, between where the guest was called and where it is; 2. its
+    // thread's.
+    (fault.frames, fault.complete) =
+        unsafe { walk(&code, registers, stack, outer, &mut fault.pcs) };
     Some(recovery)
 }
 

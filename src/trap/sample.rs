@@ -6,6 +6,7 @@ use super::thread_record::threads;
 use crate::registry::process_code_map;
 use crate::sys::signals::interrupted::Interrupted;
 use core::ffi::c_void;
+use core::ptr;
 
 /// Writes the program counters of the interrupted guest's frames to `frames`, innermost first; gives
 /// how many.
@@ -42,12 +43,13 @@ pub unsafe fn sample_guest(context: *mut c_void, frames: &mut [usize]) -> usize 
         return 0;
     }
     let threads = threads();
-    let stack = threads.own().and_then(|thread| {
+    let known = threads.own().and_then(|thread| {
         // SAFETY: null, or a call that has not returned, in the stack of this thread.
         let call = unsafe { thread.innermost().as_ref() }?;
-        Some(thread.guest_stack(registers.sp, call.recovery().sp))
+        Some((thread.guest_stack(registers.sp, call.recovery().sp), thread.suspended()))
     });
+    let (stack, outer) = known.unwrap_or((0..0, ptr::null_mut()));
     // SAFETY: (`walk`) 1. nothing, or stack of this thread, from where the guest is up to where it
-    // was called.
-    unsafe { walk(&code, registers, stack.unwrap_or_default(), frames) }.0
+    // was called; 2. null, or its thread's.
+    unsafe { walk(&code, registers, stack, outer, frames) }.0
 }

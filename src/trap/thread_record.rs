@@ -9,6 +9,7 @@
 use super::activation::CallFrame;
 use super::fault::Fault;
 use super::guest_thread::Prepared;
+use super::host_call::Suspension;
 use crate::sys::signals::machine;
 use crate::sys::signals::shared::InterruptPtr;
 use crate::sys::signals::thread_stack::ThreadStack;
@@ -49,6 +50,8 @@ pub(crate) struct ThreadRecord {
     /// The innermost call of a guest; null while none is running, or a host function that a guest
     /// has called. Lies in the thread's stack.
     innermost: InterruptPtr<CallFrame>,
+    /// The innermost guest that waits for a host function; or null. Lies there, too.
+    suspended: InterruptPtr<Suspension>,
     stack: ThreadStack,
     /// What the thread keeps: for a later thread with the same descriptor, if this one leaks it.
     prepared: InterruptPtr<Prepared>,
@@ -66,7 +69,13 @@ unsafe impl Send for ThreadRecord {}
 impl ThreadRecord {
     pub(crate) fn new(stack: ThreadStack) -> Self {
         let fault = UnsafeCell::new(Fault::none());
-        Self { innermost: InterruptPtr::null(), stack, prepared: InterruptPtr::null(), fault }
+        Self {
+            innermost: InterruptPtr::null(),
+            suspended: InterruptPtr::null(),
+            stack,
+            prepared: InterruptPtr::null(),
+            fault,
+        }
     }
 
     /// What the thread keeps.
@@ -89,6 +98,18 @@ impl ThreadRecord {
     #[inline]
     pub(crate) fn set_innermost(&self, frame: *mut CallFrame) {
         self.innermost.set(frame);
+    }
+
+    /// The innermost guest that waits for a host function, if one does.
+    #[inline]
+    pub(crate) fn suspended(&self) -> *mut Suspension {
+        self.suspended.get()
+    }
+
+    /// Makes another suspension the innermost.
+    #[inline]
+    pub(crate) fn set_suspended(&self, suspension: *mut Suspension) {
+        self.suspended.set(suspension);
     }
 
     /// Where the thread's own stack faults when it overflows.

@@ -5,7 +5,12 @@ use crate::trap_guests::{Guest, Guests, prepared};
 use pcmap::registry::{
     CodeImage, Engine, EngineCode, EngineConfig, FuncKey, SourceOffset, TrapCode,
 };
-use pcmap::trap::MOST_FRAMES;
+use pcmap::trap::{
+    Activation, GuestExit, GuestThread, MOST_FRAMES, Trap, host_call, host_call_from,
+};
+use std::arch::naked_asm;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::{mem, ptr};
 
 #[test]
@@ -41,6 +46,121 @@ fn callers_of_different_functions() {
         .collect();
     assert_eq!(names, ["unreachable", "call", "call"]);
     assert!(trap.has_all_frames());
+}
+
+thread_local! {
+    /// What host functions of this thread have caught: the names of its frames, and whether these are all.
+    static CAUGHT: RefCell<Option<(Vec<String>, bool)>> = const { RefCell::new(None) };
+    static STAGE: RefCell<Option<Rc<Guests>>> = const { RefCell::new(None) };
+}
+
+fn names(guests: &Guests, trap: &Trap) -> (Vec<String>, bool) {
+    let infos = trap.frame_infos(&guests.registry);
+    let names = infos.map(|(_, it)| it.and_then(|it| it.function().name).unwrap_or("?").to_owned());
+    (names.collect(), trap.has_all_frames())
+}
+
+/// Runs guests in a guest's call: one that traps at depth 0, and one that calls `again` before.
+fn catch(depth: i64, again: Guest) -> i64 {
+    let thread = GuestThread::current().expect("a guest has called");
+    let guests = STAGE.with_borrow(|stage| stage.clone()).expect("there is one");
+    if depth > 0 {
+        let with = [again as *const () as i64, depth - 1, 0];
+        return guests.run(&thread, "call", with).expect("it goes on");
+    }
+    let trap = guests.run(&thread, "call", [guests.address("unreachable"), 0, 0]);
+    CAUGHT.set(Some(names(&guests, &trap.expect_err("it traps"))));
+    0
+}
+
+/// Adds to what a host function is called with where it was called.
+#[unsafe(naked)]
+unsafe extern "C" fn tells(depth: i64, _: i64, _: i64) -> i64 {
+    #[cfg(target_arch = "x86_64")]
+    naked_asm!("mov rcx, [rsp]", "mov r8, rbp", "jmp {}", sym tells_from);
+    #[cfg(target_arch = "aarch64")]
+    naked_asm!("mov x3, x30", "mov x4, x29", "b {}", sym tells_from);
+}
+
+unsafe extern "C" fn tells_from(
+    depth: i64,
+    _: i64,
+    _: i64,
+    return_address: usize,
+    frame_pointer: usize,
+) -> i64 {
+    let exit = GuestExit { return_address, frame_pointer };
+    // SAFETY: (`host_call_from`) 1. called by guests; 2. there is nothing else here.
+    unsafe { host_call_from(exit, || catch(depth, tells)) }
+}
+
+unsafe extern "C" fn does_not_tell(depth: i64, _: i64, _: i64) -> i64 {
+    // SAFETY: (`host_call`) 1. called by guests; 2. there is nothing else here.
+    unsafe { host_call(|| catch(depth, tells)) }
+}
+
+#[test]
+fn guests_beyond_host_functions() {
+    let (guests, thread) = (Rc::new(Guests::load()), prepared());
+    STAGE.set(Some(guests.clone()));
+    let call = guests.address("call");
+    let run = |host: Guest, depth| {
+        // `call` calls `call`, which calls the host function.
+        let result = guests.run(&thread, "call", [call, host as *const () as i64, depth]);
+        result.expect("it goes on");
+        CAUGHT.take().expect("the innermost has trapped")
+    };
+    let expected = |calls: usize| {
+        let calls = std::iter::repeat_n("call".to_owned(), calls);
+        std::iter::once("unreachable".to_owned()).chain(calls).collect::<Vec<_>>()
+    };
+    assert_eq!(run(tells, 0), (expected(3), true));
+    // The host function that does not tell is the outermost: those in between do.
+    assert_eq!(run(does_not_tell, 0), (expected(1), false));
+    // The outer ones, on their own, trap as before.
+    let trap = guests.run(&thread, "call", [guests.address("load"), 0, 0]).expect_err("it traps");
+    assert_eq!(names(&guests, &trap), (vec!["load".to_owned(), "call".to_owned()], true));
+
+    // Each step down is a `call` more; there is room for 64.
+    let down = |host: Guest, depth| {
+        guests.run(&thread, "call", [host as *const () as i64, depth, 0]).expect("it goes on");
+        CAUGHT.take().expect("the innermost has trapped")
+    };
+    for depth in [1, 2, 10, 61] {
+        assert_eq!(down(tells, depth), (expected(depth as usize + 2), true));
+        assert_eq!(down(does_not_tell, depth), (expected(depth as usize + 1), false));
+    }
+    assert_eq!(down(tells, 62), (expected(63), false));
+    assert_eq!(down(tells, 100), (expected(63), false));
+}
+
+/// Whatever a host function tells of where it was called.
+#[test]
+fn exits_that_lead_astray() {
+    unsafe extern "C" fn lies(return_address: i64, frame_pointer: i64, _: i64) -> i64 {
+        let exit = GuestExit {
+            return_address: return_address as usize,
+            frame_pointer: frame_pointer as usize,
+        };
+        // SAFETY: (`host_call_from`) 1. called by guests; 2. there is nothing else here.
+        unsafe { host_call_from(exit, || catch(0, lies)) }
+    }
+    let (guests, thread) = (Rc::new(Guests::load()), prepared());
+    STAGE.set(Some(guests.clone()));
+    let here = (&raw const guests).addr() as i64;
+    let code = guests.address("call") + 10;
+    for return_address in [0, 1, -1, code, here] {
+        for frame_pointer in [0, 1, -1, -8, -9, code, here, here - 64, here - 1024, here & !4095] {
+            // SAFETY: (`call`) 1. kept by `guests`; 2. to 4. it is in `host_call_from`, and runs here.
+            let call = |it: &Activation<'_>| unsafe {
+                it.call(lies as Guest, (return_address, frame_pointer, 0)).is_ok()
+            };
+            assert_eq!(thread.catch_traps(|it| Ok(call(it))).ok(), Some(true));
+            let (names, complete) = CAUGHT.take().expect("it has trapped");
+            assert_eq!(names[..2], ["unreachable", "call"]);
+            assert_eq!((names.len() > 2, complete), (return_address == code, names.len() > 2));
+        }
+    }
 }
 
 /// Takes a frame pointer and a stack pointer of any value, and traps.
