@@ -70,9 +70,7 @@ pub(crate) unsafe fn walk(
     walk.note(from.pc);
     let caller = match unframed(reader, from.pc) {
         // SAFETY: (`read`) 1. by 1.
-        Some(Unframed::OnStack(offset)) => {
-            from.sp.checked_add(offset).and_then(|at| unsafe { read(&stack, at) })
-        }
+        Some(Unframed::OnStack(offset)) => unsafe { read(&stack, from.sp.wrapping_add(offset)) },
         Some(Unframed::Linked) => Some(from.link),
         None => None,
     };

@@ -41,7 +41,7 @@ unsafe impl GlobalAlloc for NotInHandlers {
 }
 
 /// From here on allocating on this thread's alternate stack aborts.
-fn watch() {
+pub(crate) fn watch() {
     // SAFETY: zeros are a stack.
     let mut stack: libc::stack_t = unsafe { mem::zeroed() };
     // SAFETY: only asks.

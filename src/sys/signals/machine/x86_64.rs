@@ -134,7 +134,7 @@ pub(crate) use handler_entry;
 ///
 /// # Safety
 ///
-/// 1. Not to be called: rax and rdx are a [`Departure`], edi and rsi what the entry was given, and rsp
+/// 1. Not to be called: rax and rdx are a [`Departure`](super::Departure), edi and rsi what the entry was given, and rsp
 ///    is the kernel's frame.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn depart() {
