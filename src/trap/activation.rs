@@ -64,7 +64,8 @@ pub struct Activation<'a> {
 }
 
 /// A call through this activation has trapped; the trap itself is kept by the activation, and is what
-/// [`GuestThread::catch_traps`] returns if it is given this.
+/// [`GuestThread::catch_traps`] returns if it is given this. (It keeps the last one, if several calls have
+/// trapped.)
 #[derive(Clone, Copy)]
 #[must_use = "return it, to end the activation with the trap"]
 pub struct Trapped<'a> {

@@ -70,18 +70,20 @@ impl TrapHandler {
     ///
     /// # Errors
     ///
-    /// [`InstallError`]; nothing is installed that was not before.
+    /// [`InstallError`]; what is installed is what was before, unless others have handles.
     pub fn install(options: TrapOptions) -> Result<Self, InstallError> {
         if !HANDLES.join() {
             return Err(InstallError::BeingUninstalled);
         }
         let handler = Self { counted: () };
-        for link in options.links() {
+        let mut fresh: [Option<&Link>; signal::FAULTS.len()] = [None; _];
+        for (link, place) in options.links().filter(|link| !link.is_installed()).zip(0..) {
+            fresh[place] = Some(link);
             if let Err(error) = link.install(on_fault) {
                 // As before, unless others have it installed as well.
                 if HANDLES.close() {
-                    let installed = chain::links(|_| true).filter(|link| link.is_installed());
-                    for link in installed {
+                    let fresh = fresh.into_iter().flatten().filter(|link| link.is_installed());
+                    for link in fresh {
                         let _ = link.uninstall(on_fault);
                     }
                     HANDLES.closed(1);

@@ -100,7 +100,7 @@ impl Link {
         let remembered = Remembered { action, spent: AtomicBool::new(false) };
         let remembered = try_box(remembered).map_err(|_| ChainError::OutOfMemory)?;
         // Release: a handler that finds it sees what is in it. What was there stays, for a handler
-        // that has found it; there is one for each other action that was installed before ours.
+        // that has found it; there is one for each time that another action was found.
         self.before.store(Box::into_raw(remembered), Ordering::Release);
         Ok(())
     }
