@@ -2,8 +2,9 @@
 //! The actions that were there before, and handing a signal on to them as if ours had never been.
 
 use super::action::{Action, Delivery, Handler};
+use super::interrupted::Interrupted;
 use super::machine::Departure;
-use super::signal::{FAULTS, is_elsewhere, is_from_kernel};
+use super::signal::{FAULTS, is_breakpoint_code, is_elsewhere, is_from_kernel};
 use crate::index::try_box::try_box;
 use crate::sys::pages::ErrorNumber;
 use core::ffi::c_int;
@@ -144,16 +145,23 @@ impl Link {
             }
             // A signal that somebody sent can be ignored; a fault cannot, and kills.
             Some(before) if before.action.is_ignore() && !is_from_kernel(code) => {}
-            _ => self.take_default_action(code),
+            // SAFETY: (`take_default_action`) 1. by 1.
+            _ => unsafe { self.take_default_action(code, delivery) },
         }
         Departure::NONE
     }
 
     /// Restores the default action. A fault then happens again, at the same instruction, and ends
     /// the process with everything as it was; a signal that was sent is sent again.
-    fn take_default_action(&self, code: c_int) {
+    ///
+    /// # Safety
+    ///
+    /// 1. The delivery is that of this signal.
+    unsafe fn take_default_action(&self, code: c_int, delivery: Delivery) {
         let restored = Action::default().install(self.signal);
-        if restored.is_err() || !repeats(self.signal, code) {
+        // SAFETY: (`from_handler`) 1. by 1.; 2. gone before anything else is done.
+        let interrupted = unsafe { Interrupted::from_handler(delivery.context) };
+        if restored.is_err() || !repeats(self.signal, code, interrupted) {
             // SAFETY: may be called in handlers. The signal is blocked until this one returns.
             unsafe { libc::raise(self.signal) };
         }
@@ -172,11 +180,10 @@ impl Remembered {
     }
 }
 
-/// Whether the signal comes again by itself when its handler returns.
-fn repeats(signal: c_int, code: c_int) -> bool {
+/// Whether the signal comes again by itself when its handler returns; sees to it, where it can.
+fn repeats(signal: c_int, code: c_int, interrupted: Interrupted<'_>) -> bool {
     match signal {
-        // Processors that go past a breakpoint instruction have it behind them already.
-        libc::SIGTRAP => false,
+        libc::SIGTRAP => is_breakpoint_code(code) && interrupted.repeat_breakpoint(),
         _ => is_from_kernel(code) && !is_elsewhere(signal, code),
     }
 }

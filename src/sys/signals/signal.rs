@@ -58,11 +58,7 @@ impl Signal {
         }
         match self.number {
             libc::SIGSEGV | libc::SIGBUS => Some(Kind::Access),
-            // A breakpoint instruction; on x86-64 Linux says no more than that it comes from the
-            // kernel. Single steps and watchpoints have other codes.
-            libc::SIGTRAP if self.code == TRAP_BRKPT || self.code == SI_KERNEL => {
-                Some(Kind::Breakpoint)
-            }
+            libc::SIGTRAP if is_breakpoint_code(self.code) => Some(Kind::Breakpoint),
             libc::SIGTRAP => None,
             _ => Some(Kind::Operation),
         }
@@ -78,6 +74,13 @@ impl Signal {
 /// `linux/include/uapi/asm-generic/siginfo.h`; not all C libraries' bindings have them.
 const TRAP_BRKPT: c_int = 1;
 const SI_KERNEL: c_int = 0x80;
+
+/// Whether a SIGTRAP with this `si_code` is that of a breakpoint instruction: on x86-64 Linux says no more
+/// than that it comes from the kernel. Single steps and watchpoints have other codes.
+#[inline]
+pub(crate) const fn is_breakpoint_code(code: c_int) -> bool {
+    code == TRAP_BRKPT || code == SI_KERNEL
+}
 
 /// Whether a signal with this `si_code` was raised by the kernel.
 #[inline]

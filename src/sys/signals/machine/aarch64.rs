@@ -260,6 +260,11 @@ pub(crate) fn registers(context: &libc::mcontext_t) -> Registers {
     }
 }
 
+/// Makes the interrupted code execute a breakpoint instruction again: it is still there.
+pub(crate) fn repeat_breakpoint(_context: &mut libc::mcontext_t) -> bool {
+    true
+}
+
 /// Sends the interrupted code to a recovery point. Signal-safe.
 #[inline]
 pub(crate) fn recover(context: &mut libc::mcontext_t, to: Recovery) {

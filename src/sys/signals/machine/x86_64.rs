@@ -236,6 +236,20 @@ pub(crate) fn registers(context: &libc::mcontext_t) -> Registers {
     }
 }
 
+/// Makes the interrupted code execute a breakpoint instruction again. Not if there is none in front of it
+/// (any more): the processor has gone past it.
+pub(crate) fn repeat_breakpoint(context: &mut libc::mcontext_t) -> bool {
+    const BREAKPOINT: u8 = 0xcc;
+    let pc = &mut context.gregs[libc::REG_RIP as usize];
+    let before = ptr::with_exposed_provenance::<u8>((*pc as usize).wrapping_sub(1));
+    // SAFETY: the thread has just executed it.
+    let is_breakpoint = unsafe { before.read_volatile() } == BREAKPOINT;
+    if is_breakpoint {
+        *pc -= 1;
+    }
+    is_breakpoint
+}
+
 /// Sends the interrupted code to a recovery point. Signal-safe.
 #[inline]
 pub(crate) fn recover(context: &mut libc::mcontext_t, to: Recovery) {
