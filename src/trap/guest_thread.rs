@@ -94,6 +94,14 @@ impl GuestThread {
 
     /// Another handle, if the calling thread is prepared: for a host function that a guest has
     /// called. Constant time: a thread-local read; no errors, no panics; not signal-safe.
+    ///
+    /// ```
+    /// # use pcmap::trap::{GuestThread, TrapHandler, TrapOptions};
+    /// assert!(GuestThread::current().is_none());
+    /// let thread = GuestThread::prepare(&TrapHandler::install(TrapOptions::new())?)?;
+    /// assert!(GuestThread::current().is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn current() -> Option<Self> {
         let prepared = NonNull::new(own_thread::get::<Prepared>().cast_mut())?;
         let thread = Self { prepared };

@@ -21,12 +21,13 @@ pub struct TrapOptions {
 }
 
 impl TrapOptions {
-    /// SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGTRAP.
+    /// SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGTRAP. Constant time; signal-safe.
     pub const fn new() -> Self {
         Self { breakpoints: true }
     }
 
-    /// Whether SIGTRAP is taken over: not where a debugger of the program's own does that.
+    /// Whether SIGTRAP is taken over: not where a debugger of the program's own does that. Constant time;
+    /// signal-safe.
     pub const fn breakpoints(mut self, on: bool) -> Self {
         self.breakpoints = on;
         self
@@ -64,6 +65,17 @@ impl TrapHandler {
     /// The system has no way to replace an action only if it is still the one that was seen. So while
     /// this is called for the first time on several threads at once, nobody else should install
     /// actions for the same signals.
+    ///
+    /// ```
+    /// # use pcmap::trap::{TrapHandler, TrapOptions, UninstallRefused};
+    /// let handler = TrapHandler::install(TrapOptions::new())?;
+    /// let same = TrapHandler::install(TrapOptions::new())?;
+    /// let refused = handler.uninstall().unwrap_err();
+    /// assert_eq!(refused.reason, UninstallRefused::InUse);
+    /// drop(refused.handler);
+    /// same.uninstall()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// **Cost**: two system calls a signal, the first time. **Progress**: lock-free. **Panics**:
     /// none. **Signal-safe**: no.

@@ -268,8 +268,8 @@ pub(crate) fn return_address(stored: usize) -> usize {
 #[inline]
 pub(crate) fn unframed(instruction: [u8; MOST_BYTES], first: bool) -> Option<Unframed> {
     match instruction {
-        // push rbp; ret
-        [0x55, ..] | [0xc3, ..] => Some(Unframed::OnStack(0)),
+        // push rbp; ret; ret, and so many bytes of arguments with it
+        [0x55, ..] | [0xc3, ..] | [0xc2, ..] => Some(Unframed::OnStack(0)),
         // mov rbp, rsp
         [0x48, 0x89, 0xe5, _] | [0x48, 0x8b, 0xec, _] => Some(Unframed::OnStack(8)),
         _ => first.then_some(Unframed::OnStack(0)),
