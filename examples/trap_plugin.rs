@@ -8,7 +8,7 @@
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod plugin {
     use pcmap::registry::{CodeImage, Engine, EngineCode, EngineConfig, FuncKey, TrapCode};
-    use pcmap::trap::{Cause, GuestThread, TrapHandler, TrapOptions};
+    use pcmap::trap::{Cause, GuestThread, TrapHandler, TrapOptions, sample_guest};
     use std::error::Error;
     use std::ffi::{c_int, c_void};
 
@@ -83,6 +83,24 @@ mod plugin {
         let plugin = unsafe { &*plugin.cast::<Plugin>() };
         let offset = if careless == 0 { 0 } else { LOAD.len() };
         plugin.load(offset, from).unwrap_or(-1)
+    }
+
+    /// Puts the program counters of the guest that a signal has interrupted into `frames`, for a profiler of the
+    /// host's; gives how many. Signal-safe.
+    ///
+    /// # Safety
+    ///
+    /// `context` is what the kernel gave the handler that is running, and there is room for `most` frames.
+    #[unsafe(no_mangle)]
+    pub(crate) unsafe extern "C" fn plugin_sample(
+        context: *mut c_void,
+        frames: *mut usize,
+        most: usize,
+    ) -> usize {
+        // SAFETY: by the caller's promise.
+        let frames = unsafe { std::slice::from_raw_parts_mut(frames, most) };
+        // SAFETY: (`sample_guest`) 1. by the caller's promise.
+        unsafe { sample_guest(context, frames) }
     }
 
     /// Ends it; gives 1 if the signals are the host's again, and 0 if others still need them.

@@ -53,6 +53,31 @@ fn a_map_of_functions() {
     assert_eq!(lines.collect::<Vec<_>>(), named);
 }
 
+/// What somebody else has put there under the name of a file is replaced, and nothing that it leads to is
+/// written.
+#[test]
+fn a_link_in_the_place_of_a_file() {
+    let (folder, process) = (folder("links"), std::process::id());
+    let (map, dump) =
+        (folder.join(format!("perf-{process}.map")), folder.join(format!("jit-{process}.dump")));
+    let precious = folder.join("precious");
+    fs::write(&precious, "precious").expect("a file");
+    for link in [&map, &dump] {
+        let _ = fs::remove_file(link);
+        std::os::unix::fs::symlink(&precious, link).expect("a link");
+    }
+    let (code, named) = loaded();
+    let start = code.text_range().start.address();
+    PerfMap::create(&folder).expect("a file").0.add(start, code.tables()).expect("written");
+    JitDump::create(&folder).expect("a file").0.close().expect("written");
+    assert_eq!(fs::read_to_string(&precious).expect("text"), "precious");
+    assert_eq!(fs::read_to_string(&map).expect("text").lines().count(), named.len());
+    assert_eq!(fs::read(&dump).expect("bytes").len(), 40 + 16);
+    // Again, in the place of one's own.
+    drop(PerfMap::create(&folder).expect("a file"));
+    assert_eq!(fs::read(&map).expect("bytes").len(), 0);
+}
+
 /// Reads numbers from bytes.
 struct Bytes<'b>(&'b [u8]);
 

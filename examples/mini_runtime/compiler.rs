@@ -81,6 +81,9 @@ fn host() -> Result<OwnedTargetIsa, Box<dyn Error>> {
     flags.set("opt_level", "speed")?;
     // So that a stack can be walked without unwind tables.
     flags.set("preserve_frame_pointers", "true")?;
+    // So that a long frame does not jump over the page that ends a stack.
+    flags.set("enable_probestack", "true")?;
+    flags.set("probestack_strategy", "inline")?;
     Ok(isa::lookup_by_name(TARGET)?.finish(settings::Flags::new(flags))?)
 }
 

@@ -10,7 +10,7 @@
 //!
 //! The format is that of `tools/perf/Documentation/jitdump-specification.txt` in Linux.
 
-use super::name;
+use super::{create, name};
 use crate::registry::CodeTables;
 use crate::sys::perf::{Marker, monotonic_nanos, thread_id};
 use std::fs::File;
@@ -56,16 +56,15 @@ pub struct JitDump {
 }
 
 impl JitDump {
-    /// Makes `jit-<pid>.dump` in this folder; gives its path, too. An older file of that name goes.
+    /// Makes `jit-<pid>.dump` in this folder; gives its path, too. An older file of that name goes, and is
+    /// not written to.
     ///
     /// # Errors
     ///
-    /// What the system says; it has to let the file be mapped as code.
+    /// What the system says (a file of another user cannot be replaced in `/tmp`); it has to let the file be mapped as code.
     pub fn create(folder: &Path) -> io::Result<(Self, PathBuf)> {
         let path = folder.join(format!("jit-{}.dump", std::process::id()));
-        let options =
-            File::options().read(true).write(true).create(true).truncate(true).open(&path);
-        let mut to = BufWriter::new(options?);
+        let mut to = BufWriter::new(create(&path)?);
         for word in [MAGIC, VERSION, HEADER, MACHINE, 0, std::process::id()] {
             to.write_all(&word.to_ne_bytes())?;
         }

@@ -13,6 +13,19 @@ pub use jit_dump::JitDump;
 pub use perf_map::PerfMap;
 
 use crate::registry::Function;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+/// Makes a file in the place of an older one. In a folder that everybody may write to, others can have put
+/// something of that name there, such as a link to a file of this user's: nothing is written through it.
+fn create(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    File::options().read(true).write(true).create_new(true).open(path)
+}
 
 /// What a function is called in these files, which end a name at the end of a line, or at a zero byte.
 fn name(function: &Function<'_>) -> String {

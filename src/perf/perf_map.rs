@@ -1,6 +1,6 @@
 //! `perf-<pid>.map`: lines of start, length and name, the numbers hexadecimal without a prefix.
 
-use super::name;
+use super::{create, name};
 use crate::registry::CodeTables;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -27,14 +27,15 @@ pub struct PerfMap<W: Write> {
 }
 
 impl PerfMap<BufWriter<File>> {
-    /// Makes `perf-<pid>.map` in this folder; gives its path, too. An older file of that name goes.
+    /// Makes `perf-<pid>.map` in this folder; gives its path, too. An older file of that name goes, and is
+    /// not written to.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// What the system says. (A file of another user cannot be replaced in `/tmp`.)
     pub fn create(folder: &Path) -> io::Result<(Self, PathBuf)> {
         let path = folder.join(format!("perf-{}.map", std::process::id()));
-        Ok((Self::new(BufWriter::new(File::create(&path)?)), path))
+        Ok((Self::new(BufWriter::new(create(&path)?)), path))
     }
 }
 

@@ -64,7 +64,8 @@ pub struct Activation<'a> {
 }
 
 /// A call through this activation has trapped; the trap itself is kept by the activation, and is what
-/// [`GuestThread::catch_traps`] returns if it is given this.
+/// [`GuestThread::catch_traps`] returns if it is given this. (It keeps the last one, if several calls have
+/// trapped.)
 #[derive(Clone, Copy)]
 #[must_use = "return it, to end the activation with the trap"]
 pub struct Trapped<'a> {
@@ -97,7 +98,7 @@ impl<'a> Activation<'a> {
     ///    frames given up: nothing depends on their being left in order.
     /// 3. Host functions that guests call call guests in their turn only through an activation, which
     ///    they have within [`host_call`](super::host_call()); they do not unwind into guests.
-    /// 4. Guests run on this thread's own stack, and leave its alternate stack in force.
+    /// 4. Guests run on this thread's own stack.
     #[inline]
     pub unsafe fn call<A: Copy, F: GuestFunction<A>>(
         &self,

@@ -5,16 +5,19 @@
 //! both lie where the frame pointer points. The walk believes nothing: a frame pointer is followed
 //! only inside of the stack that guests of this call have used, only upwards, and a return address
 //! counts only if the code map knows it. So it ends by itself where guests end, it takes at most as
-//! many steps as there is room for, and all that it reads is mapped.
+//! many steps as there is room for, and all that it reads is mapped. Beyond where guests end, at a host
+//! function that another guest has called, it goes on with that, if the host function has told where it
+//! was called.
 //!
 //! A function that has not set up its frame yet, or has taken it down already, has its caller's frame
 //! pointer: the frame that this leads to is the caller's caller's, and the caller would be left out.
 //! (An overflow of the stack is found there, mostly.) The instruction tells, for only prologues and
 //! epilogues have these: `machine::unframed`.
 
-use crate::Reader;
+use super::host_call::Suspension;
 use crate::registry::ResidentCode;
 use crate::sys::signals::machine::{self, MOST_BYTES, Registers, Unframed};
+use crate::{Hit, Reader};
 use core::ops::Range;
 
 /// The most frames that a backtrace has.
@@ -47,72 +50,135 @@ impl TrapFrame {
 
 const WORD: usize = size_of::<usize>();
 
-/// Writes the program counters of the guest's frames to `into`, innermost first; gives how many, and
-/// whether there was room for all. Signal-safe.
+/// Writes the program counters of the guest's frames to `into`, innermost first, and then those of guests
+/// further out, beyond the host functions that they called; gives how many, and whether these are all.
+/// Signal-safe.
 ///
 /// # Safety
 ///
 /// 1. `stack` is memory that may be read, in whole words from its first multiple of a word on.
+/// 2. `suspended` is null or the innermost suspension of this thread.
 #[inline]
 pub(crate) unsafe fn walk(
     reader: &Reader<'_, ResidentCode>,
     from: Registers,
     stack: Range<usize>,
+    suspended: *const Suspension,
     into: &mut [usize],
 ) -> (usize, bool) {
-    let read = |at: usize| {
-        let end = at.checked_add(WORD)?;
-        let inside = at.is_multiple_of(WORD) && stack.start <= at && end <= stack.end;
-        // SAFETY: by 1., an aligned word in it.
-        inside.then(|| unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() })
-    };
-    // Where guests return to, and whether there is one.
-    let known = |stored: usize| {
-        let pc = machine::return_address(stored);
-        reader.lookup(pc.wrapping_sub(1)).is_some().then_some(pc)
-    };
-    let mut count = 0;
-    let mut note = |pc: usize| match into.get_mut(count) {
-        Some(place) => {
-            *place = pc;
-            count += 1;
-            true
-        }
-        None => false,
-    };
-    let mut complete = note(from.pc);
+    let mut walk = Walk { reader, into, count: 0, complete: true };
+    walk.note(from.pc);
     let caller = match unframed(reader, from.pc) {
-        Some(Unframed::OnStack(offset)) => from.sp.checked_add(offset).and_then(read),
+        // SAFETY: (`read`) 1. by 1.
+        Some(Unframed::OnStack(offset)) => unsafe { read(&stack, from.sp.wrapping_add(offset)) },
         Some(Unframed::Linked) => Some(from.link),
         None => None,
     };
-    if let Some(pc) = caller.and_then(known) {
-        complete = complete && note(pc);
+    if let Some(pc) = caller.and_then(|stored| walk.known(stored)) {
+        walk.note(pc);
     }
-    let mut fp = from.fp;
-    while complete {
-        let Some(pc) = fp.checked_add(WORD).and_then(read).and_then(known) else { break };
-        complete = note(pc);
-        match read(fp) {
-            Some(next) if next > fp => fp = next,
-            _ => break,
+    // SAFETY: (`follow`) 1. by 1.
+    unsafe { walk.follow(from.fp, &stack) };
+    // Each adds a frame, or is the last.
+    let mut next = suspended;
+    // SAFETY: by 2., or the one further out of such: it lies in the frame of a host function that has not
+    // returned.
+    while let Some(suspension) = unsafe { next.as_ref() }
+        && walk.complete
+    {
+        match suspension.exit().and_then(|exit| Some((exit, walk.known(exit.return_address)?))) {
+            Some((exit, pc)) => {
+                walk.note(pc);
+                // SAFETY: (`follow`) 1. stack of this thread, from a younger frame than the guest's up to
+                // where that was called.
+                unsafe { walk.follow(exit.frame_pointer, &suspension.guest_stack()) };
+            }
+            None => walk.complete = false,
+        }
+        next = suspension.outer();
+    }
+    (walk.count, walk.complete)
+}
+
+/// A walk under way.
+struct Walk<'w, 'r> {
+    reader: &'w Reader<'r, ResidentCode>,
+    into: &'w mut [usize],
+    count: usize,
+    complete: bool,
+}
+
+impl Walk<'_, '_> {
+    /// Notes a frame, if there is room.
+    #[inline]
+    fn note(&mut self, pc: usize) {
+        match self.into.get_mut(self.count) {
+            Some(place) if self.complete => {
+                *place = pc;
+                self.count += 1;
+            }
+            _ => self.complete = false,
         }
     }
-    (count, complete)
+
+    /// Where a guest returns to, if what is stored is that.
+    #[inline]
+    fn known(&self, stored: usize) -> Option<usize> {
+        let pc = machine::return_address(stored);
+        self.reader.lookup(pc.wrapping_sub(1)).is_some().then_some(pc)
+    }
+
+    /// Notes the callers of the frame that a frame pointer leads to.
+    ///
+    /// # Safety
+    ///
+    /// 1. `stack` is memory that may be read.
+    #[inline]
+    unsafe fn follow(&mut self, mut fp: usize, stack: &Range<usize>) {
+        while self.complete {
+            // SAFETY: (`read`) 1. by 1.
+            let stored = fp.checked_add(WORD).and_then(|at| unsafe { read(stack, at) });
+            let Some(pc) = stored.and_then(|stored| self.known(stored)) else { break };
+            self.note(pc);
+            // SAFETY: (`read`) 1. by 1.
+            match unsafe { read(stack, fp) } {
+                Some(next) if next > fp => fp = next,
+                _ => break,
+            }
+        }
+    }
+}
+
+/// A word of the stack, if it is in it.
+///
+/// # Safety
+///
+/// 1. `stack` is memory that may be read, in whole words from its first multiple of a word on.
+#[inline]
+unsafe fn read(stack: &Range<usize>, at: usize) -> Option<usize> {
+    let end = at.checked_add(WORD)?;
+    let inside = at.is_multiple_of(WORD) && stack.start <= at && end <= stack.end;
+    // SAFETY: by 1., an aligned word in it.
+    inside.then(|| unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() })
 }
 
 /// Where the return address is, if the function at `pc` has no frame at that instruction.
 #[inline]
 fn unframed(reader: &Reader<'_, ResidentCode>, pc: usize) -> Option<Unframed> {
     let hit = reader.lookup(pc)?;
-    let mut instruction = [0; MOST_BYTES];
-    let rest = pc..hit.range().end();
-    for (byte, at) in instruction.iter_mut().zip(rest) {
-        // SAFETY: text of a mapping that stays while `reader` lives: it may be read.
-        *byte = unsafe { core::ptr::with_exposed_provenance::<u8>(at).read_volatile() };
-    }
     let offset = hit.offset();
     let function = hit.value().function_at(offset);
     let first = function.is_some_and(|it| it.range.start().get() as usize == offset);
-    machine::unframed(instruction, first)
+    machine::unframed(instruction(hit, pc), first)
+}
+
+/// The first bytes of the instruction at `pc`, which is in the code that was hit. Signal-safe.
+#[inline]
+pub(crate) fn instruction(hit: Hit<'_, ResidentCode>, pc: usize) -> [u8; MOST_BYTES] {
+    let mut instruction = [0; MOST_BYTES];
+    for (byte, at) in instruction.iter_mut().zip(pc..hit.range().end()) {
+        // SAFETY: text of a mapping that stays while the hit lives: it may be read.
+        *byte = unsafe { core::ptr::with_exposed_provenance::<u8>(at).read_volatile() };
+    }
+    instruction
 }

@@ -54,8 +54,7 @@ pub enum PrepareError {
     /// The system refused: its error number. (It has no memory for a stack, mostly.)
     #[error("the system refused a stack for handlers: error {0}")]
     System(i32),
-    /// There is no heap memory; or the thread's alternate stack is that of another prepared thread,
-    /// too, which no two threads can have.
+    /// There is no heap memory.
     #[error("the thread cannot be known to handlers: {0}")]
     Refused(#[from] Refused),
 }

@@ -5,13 +5,14 @@
 //! the trap table. Only when both say that it is ours does it look for the thread. Whatever does not
 //! fit goes on to what was installed before.
 
-use super::backtrace::{MOST_FRAMES, walk};
-use super::thread_record::THREADS;
+use super::backtrace::{MOST_FRAMES, instruction, walk};
+use super::thread_record::threads;
 use crate::Hit;
 use crate::registry::{ResidentCode, TrapCode, breakpoint_address, process_code_map};
+use crate::sys::signals::action::Delivery;
 use crate::sys::signals::chain;
 use crate::sys::signals::interrupted::Interrupted;
-use crate::sys::signals::machine::Recovery;
+use crate::sys::signals::machine::{self, Departure, Recovery, Registers, handler_entry};
 use crate::sys::signals::signal::{Kind, Signal};
 use core::ffi::{c_int, c_void};
 use core::ops::Range;
@@ -59,16 +60,25 @@ impl Fault {
     }
 }
 
-/// What the kernel calls. Signal-safe; what it hands on is what it was given.
-///
+handler_entry! {
+    /// What the kernel calls. Signal-safe; what it hands on is what it was given.
+    ///
+    /// # Safety
+    ///
+    /// 1. Installed with `SA_SIGINFO`, and called by the kernel, or by a handler with what that was
+    ///    given.
+    pub(crate) unsafe fn on_fault => handle
+}
+
 /// # Safety
 ///
-/// 1. Installed with `SA_SIGINFO`, and called by the kernel, or by a handler with what that was given.
-pub(crate) unsafe extern "C-unwind" fn on_fault(
+/// 1. `info`, `context` and `frame` are what [`on_fault`] was called with.
+unsafe extern "C-unwind" fn handle(
     number: c_int,
     info: *mut c_void,
     context: *mut c_void,
-) {
+    frame: usize,
+) -> Departure {
     // SAFETY: (`from_handler`) 1. by 1.
     let signal = unsafe { Signal::from_handler(number, info) };
     // SAFETY: (`from_handler`) 1. by 1.; 2. gone before it is handed on.
@@ -76,8 +86,9 @@ pub(crate) unsafe extern "C-unwind" fn on_fault(
     match take(signal, &interrupted) {
         Some(recovery) => interrupted.recover(recovery),
         // SAFETY: (`pass_on`) 1. by 1.
-        None => unsafe { chain::pass_on(number, info, context) },
+        None => return unsafe { chain::pass_on(number, Delivery { info, context, frame }) },
     }
+    Departure::NONE
 }
 
 /// Notes the fault, if it is a guest's trap, and gives where its thread is to go on.
@@ -88,9 +99,8 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     if kind == Kind::Breakpoint {
         registers.pc = breakpoint_address(registers.pc);
     }
-    let alternate_stack = interrupted.alternate_stack()?;
     // No guest runs in a handler.
-    if alternate_stack.contains(&registers.sp) {
+    if interrupted.alternate_stack().is_some_and(|stack| stack.contains(&registers.sp)) {
         return None;
     }
     let code = process_code_map().enter();
@@ -100,11 +110,11 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
         return None;
     }
     // It may be ours: now the thread.
-    let threads = THREADS.enter();
-    let thread = threads.lookup(alternate_stack.start)?.value();
+    let threads = threads();
+    let thread = threads.own()?;
     let cause = match known {
         Some(cause) => cause,
-        None if overflows(signal.address(), registers.sp, thread.guard()) => Cause::StackOverflow,
+        None if overflows(signal.address(), registers, hit, thread.guard()) => Cause::StackOverflow,
         None => return None,
     };
     // SAFETY: null, or a call that has not returned: it lies in the stack of this thread, which is
@@ -119,26 +129,37 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     fault.pc = registers.pc;
     fault.offset = hit.offset();
     let stack = thread.guest_stack(registers.sp, recovery.sp);
-    // SAFETY: (`walk`) 1. stack of this thread, between where the guest was called and where it is.
-    (fault.frames, fault.complete) = unsafe { walk(&code, registers, stack, &mut fault.pcs) };
+    let outer = thread.suspended();
+    // SAFETY: (`walk`) 1. stack of this thread, between where the guest was called and where it is; 2. its
+    // thread's.
+    (fault.frames, fault.complete) =
+        unsafe { walk(&code, registers, stack, outer, &mut fault.pcs) };
     Some(recovery)
 }
 
-/// Which trap the code's tables know at the program counter.
+/// Which trap the code's tables know at the program counter. A breakpoint can be set at an instruction
+/// that may trap for reasons of its own.
 #[inline]
 fn known_trap(kind: Kind, hit: Hit<'_, ResidentCode>) -> Option<Cause> {
     let code = hit.value();
-    if let Some(code) = code.trap_at(hit.offset()) {
-        return Some(Cause::Code(code));
+    if kind == Kind::Breakpoint && code.is_breakpoint_site(hit.offset()) {
+        return Some(Cause::Breakpoint);
     }
-    let site = kind == Kind::Breakpoint && code.is_breakpoint_site(hit.offset());
-    site.then_some(Cause::Breakpoint)
+    code.trap_at(hit.offset()).map(Cause::Code)
 }
 
 /// Whether an access beyond the end of the stack was one by way of the stack pointer: somewhat below
-/// it at most (calls, pushes, a red zone), or above it, in a frame that reaches beyond.
+/// it at most (calls, pushes, a red zone), or above it, in a frame that reaches beyond; or far below, if
+/// the instruction says that it starts from there, as those that touch each page of a long frame may.
 #[inline]
-fn overflows(address: usize, sp: usize, guard: Range<usize>) -> bool {
+fn overflows(
+    address: usize,
+    registers: Registers,
+    hit: Hit<'_, ResidentCode>,
+    guard: Range<usize>,
+) -> bool {
     const BELOW: usize = 4096;
-    guard.contains(&address) && address >= sp.saturating_sub(BELOW)
+    let is_near = || address >= registers.sp.saturating_sub(BELOW);
+    guard.contains(&address)
+        && (is_near() || machine::accesses_by_stack_pointer(instruction(hit, registers.pc)))
 }

@@ -3,9 +3,10 @@
 
 use super::error::PrepareError;
 use super::handler::TrapHandler;
-use super::thread_record::{THREADS, ThreadRecord};
+use super::thread_record::{self, ThreadRecord, threads};
 use crate::index::try_box::try_box;
 use crate::sys::signals::alternate_stack::{self, AlternateStack};
+use crate::sys::signals::fault_mask::Unblocked;
 use crate::sys::signals::{own_thread, thread_stack};
 use crate::{Refused, Registration};
 use core::cell::Cell;
@@ -13,12 +14,13 @@ use core::fmt;
 use core::ptr::{self, NonNull};
 
 /// What a prepared thread keeps.
-struct Prepared {
+pub(crate) struct Prepared {
     handles: Cell<usize>,
-    /// Dropped first: handlers find the thread no more, then its stack goes.
+    /// Dropped first: handlers find the thread no more.
     record: Registration<'static, ThreadRecord>,
     /// None if it had a sufficient one.
     stack: Option<AlternateStack>,
+    unblocked: Unblocked,
     _handler: TrapHandler,
 }
 
@@ -53,8 +55,10 @@ impl GuestThread {
     /// Prepares the calling thread, unless it is already.
     ///
     /// If its alternate signal stack is missing or short (64 KiB and four frames of the kernel's are
-    /// asked for), it gets one, with a guard page. That has to stay in force: a trap that finds
-    /// another one is not recognised.
+    /// asked for), it gets one, with a guard page. Others may put their own in force; without any, a
+    /// stack overflow ends the process. If it has blocked signals that the handler was installed for, they
+    /// are blocked no more, which has to stay so: the system ends a process for a fault whose signal is
+    /// blocked.
     ///
     /// **Cost**: some system calls and a registration in a code map; a thread-local read, if it is
     /// prepared already. **Progress**: lock-free but for the system's calls. **Panics**: none.
@@ -67,28 +71,37 @@ impl GuestThread {
         if let Some(thread) = Self::current() {
             return Ok(thread);
         }
+        take_down_predecessor();
         let own = thread_stack::own().map_err(PrepareError::System)?;
         let sufficient =
             alternate_stack::current().filter(|stack| stack.len() >= alternate_stack::sufficient());
-        let (range, stack) = match sufficient {
-            Some(range) => (range, None),
-            None => {
-                let stack = AlternateStack::install().map_err(PrepareError::System)?;
-                (stack.range(), Some(stack))
-            }
+        let stack = match sufficient {
+            Some(_) => None,
+            None => Some(AlternateStack::install().map_err(PrepareError::System)?),
         };
-        let record = THREADS.register(range, ThreadRecord::new(own)).map_err(|e| e.reason)?;
-        let handles = Cell::new(1);
-        let prepared = Prepared { handles, record, stack, _handler: handler.clone() };
+        let record = thread_record::register(ThreadRecord::new(own))?;
+        let unblocked = Unblocked::faults().ok_or(PrepareError::Refused(Refused::OutOfMemory))?;
+        let prepared =
+            Prepared { handles: Cell::new(1), record, stack, unblocked, _handler: handler.clone() };
         let prepared =
             try_box(prepared).map_err(|_| PrepareError::Refused(Refused::OutOfMemory))?;
         let prepared = NonNull::from(Box::leak(prepared));
         own_thread::set::<Prepared>(prepared.as_ptr());
+        // SAFETY: just leaked, and freed by the last handle.
+        unsafe { prepared.as_ref() }.record.value().set_prepared(prepared.as_ptr());
         Ok(Self { prepared })
     }
 
     /// Another handle, if the calling thread is prepared: for a host function that a guest has
     /// called. Constant time: a thread-local read; no errors, no panics; not signal-safe.
+    ///
+    /// ```
+    /// # use pcmap::trap::{GuestThread, TrapHandler, TrapOptions};
+    /// assert!(GuestThread::current().is_none());
+    /// let thread = GuestThread::prepare(&TrapHandler::install(TrapOptions::new())?)?;
+    /// assert!(GuestThread::current().is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn current() -> Option<Self> {
         let prepared = NonNull::new(own_thread::get::<Prepared>().cast_mut())?;
         let thread = Self { prepared };
@@ -107,6 +120,20 @@ impl GuestThread {
     }
 }
 
+/// If a thread ended and its handles were leaked, or if it is not in this process, which was forked from
+/// its, a new thread may get its descriptor, and be taken for it: takes down what it kept.
+#[cold]
+fn take_down_predecessor() {
+    let prepared = threads().own().map_or(ptr::null_mut(), ThreadRecord::prepared);
+    if !prepared.is_null() {
+        // SAFETY: `prepare` leaked it on a thread that had this thread's descriptor and is no more, and
+        // its handles with it, which do not leave their thread.
+        let Prepared { unblocked, .. } = *unsafe { Box::from_raw(prepared) };
+        // It is about the mask of the other thread.
+        core::mem::forget(unblocked);
+    }
+}
+
 impl Drop for GuestThread {
     fn drop(&mut self) {
         let handles = &self.prepared().handles;
@@ -121,10 +148,7 @@ impl Drop for GuestThread {
 
 impl fmt::Debug for GuestThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Prepared { record, stack, .. } = self.prepared();
-        f.debug_struct("GuestThread")
-            .field("handlers_stack", &record.range())
-            .field("own_stack", &stack.is_some())
-            .finish_non_exhaustive()
+        let stack = &self.prepared().stack;
+        f.debug_struct("GuestThread").field("stack_for_handlers", stack).finish_non_exhaustive()
     }
 }

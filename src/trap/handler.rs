@@ -21,12 +21,13 @@ pub struct TrapOptions {
 }
 
 impl TrapOptions {
-    /// SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGTRAP.
+    /// SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGTRAP. Constant time; signal-safe.
     pub const fn new() -> Self {
         Self { breakpoints: true }
     }
 
-    /// Whether SIGTRAP is taken over: not where a debugger of the program's own does that.
+    /// Whether SIGTRAP is taken over: not where a debugger of the program's own does that. Constant time;
+    /// signal-safe.
     pub const fn breakpoints(mut self, on: bool) -> Self {
         self.breakpoints = on;
         self
@@ -65,23 +66,36 @@ impl TrapHandler {
     /// this is called for the first time on several threads at once, nobody else should install
     /// actions for the same signals.
     ///
+    /// ```
+    /// # use pcmap::trap::{TrapHandler, TrapOptions, UninstallRefused};
+    /// let handler = TrapHandler::install(TrapOptions::new())?;
+    /// let same = TrapHandler::install(TrapOptions::new())?;
+    /// let refused = handler.uninstall().unwrap_err();
+    /// assert_eq!(refused.reason, UninstallRefused::InUse);
+    /// drop(refused.handler);
+    /// same.uninstall()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// **Cost**: two system calls a signal, the first time. **Progress**: lock-free. **Panics**:
     /// none. **Signal-safe**: no.
     ///
     /// # Errors
     ///
-    /// [`InstallError`]; nothing is installed that was not before.
+    /// [`InstallError`]; what is installed is what was before, unless others have handles.
     pub fn install(options: TrapOptions) -> Result<Self, InstallError> {
         if !HANDLES.join() {
             return Err(InstallError::BeingUninstalled);
         }
         let handler = Self { counted: () };
-        for link in options.links() {
+        let mut fresh: [Option<&Link>; signal::FAULTS.len()] = [None; _];
+        for (link, place) in options.links().filter(|link| !link.is_installed()).zip(0..) {
+            fresh[place] = Some(link);
             if let Err(error) = link.install(on_fault) {
                 // As before, unless others have it installed as well.
                 if HANDLES.close() {
-                    let installed = chain::links(|_| true).filter(|link| link.is_installed());
-                    for link in installed {
+                    let fresh = fresh.into_iter().flatten().filter(|link| link.is_installed());
+                    for link in fresh {
                         let _ = link.uninstall(on_fault);
                     }
                     HANDLES.closed(1);

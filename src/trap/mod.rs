@@ -57,7 +57,7 @@ pub use fault::Cause;
 pub use guest_function::GuestFunction;
 pub use guest_thread::GuestThread;
 pub use handler::{TrapHandler, TrapOptions};
-pub use host_call::host_call;
+pub use host_call::{GuestExit, host_call, host_call_from};
 pub use sample::sample_guest;
 pub use trap::Trap;
 

@@ -2,18 +2,18 @@
 //! Looking at a guest that a signal has interrupted: what a sampling profiler's handler does.
 
 use super::backtrace::walk;
-use super::thread_record::THREADS;
+use super::thread_record::threads;
 use crate::registry::process_code_map;
 use crate::sys::signals::interrupted::Interrupted;
 use core::ffi::c_void;
+use core::ptr;
 
 /// Writes the program counters of the interrupted guest's frames to `frames`, innermost first; gives
 /// how many.
 ///
 /// 0 if it is no guest that was interrupted: the program counter is in no registered code. Of a guest
-/// that does not run by way of an activation, or whose thread's alternate stack is not the one that it
-/// was prepared with, only the program counter is told. Those behind the first are return addresses:
-/// see [`TrapFrame::lookup_address`](super::TrapFrame::lookup_address).
+/// that does not run by way of an activation only the program counter is told. Those behind the first
+/// are return addresses: see [`TrapFrame::lookup_address`](super::TrapFrame::lookup_address).
 ///
 /// ```no_run
 /// use core::ffi::{c_int, c_void};
@@ -42,15 +42,14 @@ pub unsafe fn sample_guest(context: *mut c_void, frames: &mut [usize]) -> usize 
     if code.lookup(registers.pc).is_none() {
         return 0;
     }
-    let threads = THREADS.enter();
-    let thread = interrupted.alternate_stack().and_then(|stack| threads.lookup(stack.start));
-    let stack = thread.and_then(|thread| {
-        let thread = thread.value();
+    let threads = threads();
+    let known = threads.own().and_then(|thread| {
         // SAFETY: null, or a call that has not returned, in the stack of this thread.
         let call = unsafe { thread.innermost().as_ref() }?;
-        Some(thread.guest_stack(registers.sp, call.recovery().sp))
+        Some((thread.guest_stack(registers.sp, call.recovery().sp), thread.suspended()))
     });
+    let (stack, outer) = known.unwrap_or((0..0, ptr::null_mut()));
     // SAFETY: (`walk`) 1. nothing, or stack of this thread, from where the guest is up to where it
-    // was called.
-    unsafe { walk(&code, registers, stack.unwrap_or_default(), frames) }.0
+    // was called; 2. null, or its thread's.
+    unsafe { walk(&code, registers, stack, outer, frames) }.0
 }

@@ -1,42 +1,91 @@
 #![expect(unsafe_code, reason = "what a handler leaves for the thread that it interrupted")]
 //! What a handler knows of a thread that runs guests, and how it finds that.
 //!
-//! The handler finds the thread by its alternate stack, which the kernel tells it with every signal,
-//! in a map of the same kind as the one that it found the code in. So there is no thread-local on its
-//! path, and no question of what the C library does when a handler touches one that was not touched
-//! before; and a thread that never prepared for guests is known by not being there.
+//! The handler finds the thread by its thread pointer, a register that tells threads apart, in a map of the
+//! same kind as the one that it found the code in. So there is no thread-local on its path, and no
+//! question of what the C library does when a handler touches one that was not touched before; and a
+//! thread that never prepared for guests is known by not being there.
 
 use super::activation::CallFrame;
 use super::fault::Fault;
-use crate::CodeMap;
+use super::guest_thread::Prepared;
+use super::host_call::Suspension;
+use crate::sys::signals::machine;
 use crate::sys::signals::shared::InterruptPtr;
 use crate::sys::signals::thread_stack::ThreadStack;
+use crate::{CodeMap, Reader, Refused, Registration};
 use core::cell::UnsafeCell;
 use core::ops::Range;
 
-/// The threads that are prepared for guests, by their alternate stacks.
-pub(crate) static THREADS: CodeMap<ThreadRecord> = CodeMap::new();
+/// The threads that are prepared for guests.
+static THREADS: CodeMap<ThreadRecord> = CodeMap::new();
+
+/// Makes the calling thread known to its handlers.
+pub(crate) fn register(
+    record: ThreadRecord,
+) -> Result<Registration<'static, ThreadRecord>, Refused> {
+    let at = machine::thread_pointer();
+    THREADS.register(at..at.saturating_add(1), record).map_err(|error| error.reason)
+}
+
+/// What is known of the threads. Signal-safe.
+#[inline]
+pub(crate) fn threads() -> Threads {
+    Threads(THREADS.enter())
+}
+
+/// Shows what is known of threads.
+pub(crate) struct Threads(Reader<'static, ThreadRecord>);
+
+impl Threads {
+    /// What is known of the calling thread, if it is prepared. Signal-safe.
+    #[inline]
+    pub(crate) fn own(&self) -> Option<&ThreadRecord> {
+        Some(self.0.lookup(machine::thread_pointer())?.value())
+    }
+}
 
 /// What a handler knows of a thread.
 pub(crate) struct ThreadRecord {
     /// The innermost call of a guest; null while none is running, or a host function that a guest
     /// has called. Lies in the thread's stack.
     innermost: InterruptPtr<CallFrame>,
+    /// The innermost guest that waits for a host function; or null. Lies there, too.
+    suspended: InterruptPtr<Suspension>,
     stack: ThreadStack,
+    /// What the thread keeps: for a later thread with the same descriptor, if this one leaks it.
+    prepared: InterruptPtr<Prepared>,
     /// What the last fault of a guest on this thread was.
     fault: UnsafeCell<Fault>,
 }
 
-// SAFETY: `innermost` is of atomic words, and what it leads to is looked at by its thread and that
-// thread's handlers only, as is `fault` (`take_down` and `fault` ask for it): other threads find the
-// record, and free it when it is registered no more.
+// SAFETY: the pointers are atomic words, and what they lead to is looked at by its thread and that
+// thread's handlers only, as is `fault` (`take_down` and `fault` ask for it), or by a later thread in its
+// place: other threads find the record, and free it when it is registered no more.
 unsafe impl Sync for ThreadRecord {}
 // SAFETY: as above; nothing in it is of the thread that made it.
 unsafe impl Send for ThreadRecord {}
 
 impl ThreadRecord {
     pub(crate) fn new(stack: ThreadStack) -> Self {
-        Self { innermost: InterruptPtr::null(), stack, fault: UnsafeCell::new(Fault::none()) }
+        let fault = UnsafeCell::new(Fault::none());
+        Self {
+            innermost: InterruptPtr::null(),
+            suspended: InterruptPtr::null(),
+            stack,
+            prepared: InterruptPtr::null(),
+            fault,
+        }
+    }
+
+    /// What the thread keeps.
+    pub(crate) fn prepared(&self) -> *mut Prepared {
+        self.prepared.get()
+    }
+
+    /// Tells what the thread keeps, now that it does.
+    pub(crate) fn set_prepared(&self, prepared: *mut Prepared) {
+        self.prepared.set(prepared);
     }
 
     /// The innermost call of a guest, if one is running.
@@ -49,6 +98,18 @@ impl ThreadRecord {
     #[inline]
     pub(crate) fn set_innermost(&self, frame: *mut CallFrame) {
         self.innermost.set(frame);
+    }
+
+    /// The innermost guest that waits for a host function, if one does.
+    #[inline]
+    pub(crate) fn suspended(&self) -> *mut Suspension {
+        self.suspended.get()
+    }
+
+    /// Makes another suspension the innermost.
+    #[inline]
+    pub(crate) fn set_suspended(&self, suspension: *mut Suspension) {
+        self.suspended.set(suspension);
     }
 
     /// Where the thread's own stack faults when it overflows.

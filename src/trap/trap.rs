@@ -93,17 +93,20 @@ impl Trap {
         self.source
     }
 
-    /// The frames of guests that the ended call was in, the innermost first: one at least, unless
-    /// there was no memory for them.
+    /// The frames of guests, the innermost first: one at least, unless there was no memory for them. Those
+    /// of the ended call; and then, if a guest had called the host function that made it, that one's, and
+    /// so on.
     ///
     /// They are found by frame pointers. A function without one hides its caller; a chain that is
-    /// broken ends the backtrace, and so does a host function.
+    /// broken ends the frames of its call. A host function ends the backtrace, unless it runs in
+    /// [`host_call_from`](super::host_call_from).
     pub fn frames(&self) -> impl ExactSizeIterator<Item = TrapFrame> + '_ {
         let frame = |(i, &pc)| TrapFrame { pc, innermost: i == 0 };
         self.pcs.iter().enumerate().map(frame)
     }
 
-    /// Whether there are no more frames than are told: at most [`MOST_FRAMES`](super::MOST_FRAMES) are.
+    /// Whether there are no more frames than are told: at most [`MOST_FRAMES`](super::MOST_FRAMES) are,
+    /// and none beyond a host function in [`host_call`](super::host_call()).
     pub fn has_all_frames(&self) -> bool {
         self.complete
     }

@@ -19,6 +19,7 @@ macro_rules! scenarios {
             Scenario { name: "sent_and_not_restarted", run: |s| interrupted_read(s, 0), ends: Well },
             Scenario { name: "handler_that_goes_elsewhere", run: elsewhere, ends: Well },
             Scenario { name: "handler_without_an_alternate_stack", run: no_alternate_stack, ends: Well },
+            Scenario { name: "handler_that_is_interrupted", run: interrupted_handler, ends: Well },
         ]
     };
 }
@@ -225,4 +226,47 @@ fn no_alternate_stack(stage: &Stage) {
     assert_eq!(error, 0);
     // SAFETY: of the thread above.
     assert_eq!(unsafe { libc::pthread_join(thread, ptr::null_mut()) }, 0);
+}
+
+/// A handler that does not run on the alternate stack leaves that to those that interrupt it.
+fn interrupted_handler(stage: &Stage) {
+    /// Writes over much of its stack.
+    extern "C" fn spacious(signal: libc::c_int) {
+        std::hint::black_box([0x5a_u8; 20_000]);
+        report(signal);
+    }
+    extern "C" fn interrupted(
+        signal: libc::c_int,
+        info: *mut libc::siginfo_t,
+        context: *mut c_void,
+    ) {
+        // SAFETY: have no preconditions.
+        unsafe { libc::raise(libc::SIGUSR1) };
+        with_info(signal, info, context);
+        // SAFETY: as above.
+        unsafe { libc::raise(libc::SIGUSR1) };
+    }
+    let set = |signal, handler: usize, flags| {
+        // SAFETY: zeros are a valid action.
+        let mut action: libc::sigaction = unsafe { mem::zeroed() };
+        action.sa_sigaction = handler;
+        action.sa_flags = flags;
+        // SAFETY: a handler that prints; this process is about that.
+        assert_eq!(unsafe { libc::sigaction(signal, &action, ptr::null_mut()) }, 0);
+    };
+    let stack = Box::leak(vec![0_u8; 256 << 10].into_boxed_slice());
+    let stack =
+        libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
+    // SAFETY: memory that stays, and that nobody else uses.
+    assert_eq!(unsafe { libc::sigaltstack(&stack, ptr::null_mut()) }, 0);
+    map();
+    set(libc::SIGUSR1, spacious as *const () as usize, libc::SA_ONSTACK);
+    set(libc::SIGSEGV, interrupted as *const () as usize, libc::SA_SIGINFO);
+    stage.install();
+    for _ in 0..3 {
+        protect(libc::PROT_NONE);
+        assert_eq!(read_page(), 0);
+        protect(libc::PROT_NONE);
+        assert_eq!(stage.call("unknown", [PAGE.load(Relaxed) as i64, 0, 0]), 0);
+    }
 }

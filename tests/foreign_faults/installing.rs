@@ -6,6 +6,7 @@ use crate::compare::Ends::Well;
 use crate::compare::Scenario;
 use crate::stage::Stage;
 use pcmap::trap::{GuestThread, TrapHandler, TrapOptions, UninstallRefused};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::{mem, ptr};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -13,6 +14,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "uninstalling_puts_back_what_was_there", run: uninstall, ends: Well },
     Scenario { name: "uninstalling_under_somebody_is_an_error", run: installed_over, ends: Well },
     Scenario { name: "installing_on_many_threads", run: many_threads, ends: Well },
+    Scenario { name: "installing_and_uninstalling_at_once", run: at_once, ends: Well },
 ];
 
 const SIGNALS: [libc::c_int; 5] =
@@ -127,4 +129,37 @@ fn many_threads(stage: &Stage) {
         install().uninstall().expect("all threads have gone");
     }
     println!("all trapped");
+}
+
+/// Some install and uninstall, others install and trap: a trap finds the handler as long as its thread is
+/// prepared, and in the end everything is as before.
+fn at_once(stage: &Stage) {
+    if stage.with_traps {
+        let (before, guest) = (actions(), stage.guests.guest("load"));
+        let taken_out = AtomicUsize::new(0);
+        let install = || TrapHandler::install(TrapOptions::new());
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let Ok(handler) = install() else { continue };
+                        let thread = GuestThread::prepare(&handler).expect("prepared");
+                        // SAFETY: (`call`) 1. kept by the stage; 2. to 4. it only loads.
+                        let run = thread.catch_traps(|it| unsafe { it.call(guest, (0, 0, 0)) });
+                        run.expect_err("it traps");
+                    }
+                });
+                // It succeeds when nobody else has a handle: at last, when the others have ended.
+                scope.spawn(|| {
+                    while taken_out.load(Relaxed) < 100 {
+                        let Ok(handler) = install() else { continue };
+                        taken_out.fetch_add(usize::from(handler.uninstall().is_ok()), Relaxed);
+                    }
+                });
+            }
+        });
+        install().expect("installed").uninstall().expect("nobody has a handle");
+        assert_eq!(actions(), before);
+    }
+    println!("as before");
 }

@@ -3,8 +3,9 @@
 
 use crate::child::{Ending, in_child};
 use crate::trap_guests::{Guests, prepared};
+use pcmap::trap::{InstallError, TrapHandler, TrapOptions};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::{mem, ptr};
 
 struct NotInHandlers;
@@ -15,6 +16,9 @@ static ALLOCATOR: NotInHandlers = NotInHandlers;
 /// The stack that handlers of the thread under test run on.
 static START: AtomicUsize = AtomicUsize::new(0);
 static END: AtomicUsize = AtomicUsize::new(0);
+
+/// Every allocation fails while this is set.
+static REFUSES: AtomicBool = AtomicBool::new(false);
 
 fn check() {
     let local = 0_u8;
@@ -29,6 +33,9 @@ fn check() {
 unsafe impl GlobalAlloc for NotInHandlers {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         check();
+        if REFUSES.load(Relaxed) {
+            return ptr::null_mut();
+        }
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
@@ -41,7 +48,7 @@ unsafe impl GlobalAlloc for NotInHandlers {
 }
 
 /// From here on allocating on this thread's alternate stack aborts.
-fn watch() {
+pub(crate) fn watch() {
     // SAFETY: zeros are a stack.
     let mut stack: libc::stack_t = unsafe { mem::zeroed() };
     // SAFETY: only asks.
@@ -69,6 +76,36 @@ fn the_check_bites() {
         unsafe { libc::raise(libc::SIGUSR1) };
     });
     assert_eq!(ending, Ending::Signal(libc::SIGABRT));
+}
+
+/// What was installed before an attempt that fails stays.
+#[test]
+fn installing_without_memory() {
+    fn is_installed(signal: libc::c_int) -> bool {
+        // SAFETY: zeros are a valid action.
+        let mut action: libc::sigaction = unsafe { mem::zeroed() };
+        // SAFETY: only asks.
+        unsafe { libc::sigaction(signal, ptr::null(), &mut action) };
+        ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
+    }
+    let ending = in_child(|| {
+        // SAFETY: the default, in place of the standard library's handlers.
+        unsafe { libc::signal(libc::SIGSEGV, libc::SIG_DFL) };
+        let quiet = TrapOptions::new().breakpoints(false);
+        REFUSES.store(true, Relaxed);
+        let first = TrapHandler::install(quiet).err();
+        REFUSES.store(false, Relaxed);
+        assert_eq!(first, Some(InstallError::OutOfMemory));
+        assert!(!is_installed(libc::SIGSEGV));
+        drop(TrapHandler::install(quiet).expect("installed"));
+        assert!(is_installed(libc::SIGSEGV) && !is_installed(libc::SIGTRAP));
+        REFUSES.store(true, Relaxed);
+        let second = TrapHandler::install(TrapOptions::new()).err();
+        REFUSES.store(false, Relaxed);
+        assert_eq!(second, Some(InstallError::OutOfMemory));
+        assert!(is_installed(libc::SIGSEGV) && !is_installed(libc::SIGTRAP));
+    });
+    assert_eq!(ending, Ending::Status(0));
 }
 
 #[test]

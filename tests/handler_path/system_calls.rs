@@ -6,7 +6,7 @@ use crate::trap_guests::{Guest, Guests, prepared};
 use pcmap::trap::GuestThread;
 
 /// Makes every other system call of this process deadly (`SECCOMP_RET_KILL_PROCESS`).
-fn forbid() {
+pub(crate) fn forbid() {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -33,7 +33,7 @@ fn call(thread: &GuestThread, guest: Guest, with: (i64, i64, i64)) -> bool {
     thread.catch_traps(|activation| unsafe { activation.call(guest, with) }).is_err()
 }
 
-fn exit(well: bool) -> ! {
+pub(crate) fn exit(well: bool) -> ! {
     // SAFETY: ends the process by the one other call that is allowed.
     unsafe { libc::_exit(i32::from(!well)) }
 }

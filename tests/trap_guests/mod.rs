@@ -87,6 +87,18 @@ block0(v0: i64, v1: i64, v2: i64):
     v6 = iadd v4, v5
     return v6
 }
+; The same, in strides of many pages, each of which is touched on the way.
+function %leaps(i64, i64, i64) -> i64 system_v {
+    ss0 = explicit_slot 50000
+    sig0 = (i64, i64, i64) -> i64 system_v
+block0(v0: i64, v1: i64, v2: i64):
+    v3 = stack_addr.i64 ss0
+    store.i64 notrap v1, v3
+    v4 = call_indirect sig0, v0(v0, v3, v2)
+    v5 = load.i64 notrap v3
+    v6 = iadd v4, v5
+    return v6
+}
 ";
 
 /// A guest's signature.

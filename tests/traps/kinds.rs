@@ -1,8 +1,11 @@
 #![expect(unsafe_code, reason = "maps pages and a file")]
 //! Each kind of fault becomes a trap that says what it was and where.
 
-use crate::trap_guests::{Guests, prepared};
-use pcmap::registry::{EngineConfig, SourceOffset, TrapCode};
+use crate::trap_guests::{Guest, Guests, prepared};
+use pcmap::registry::{
+    CodeImage, Engine, EngineCode, EngineConfig, FuncKey, Module, ModuleRegistry, SourceOffset,
+    TrapCode,
+};
 use pcmap::trap::{Cause, Trap};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -130,6 +133,41 @@ fn breakpoints() {
     }
 }
 
+/// At an instruction that may trap by itself, too.
+#[test]
+fn a_breakpoint_at_an_instruction_that_may_trap() {
+    #[cfg(target_arch = "x86_64")]
+    const LOAD: &[u8] = &[0x48, 0x8b, 0x07, 0xc3]; // mov rax, [rdi]; ret
+    #[cfg(target_arch = "aarch64")]
+    const LOAD: &[u8] = &[0x00, 0x00, 0x40, 0xf9, 0xc0, 0x03, 0x5f, 0xd6]; // ldr x0, [x0]; ret
+    const INSTRUCTION: usize = LOAD.len() - if cfg!(target_arch = "x86_64") { 1 } else { 4 };
+    let mut image = CodeImage::builder(LOAD.to_vec());
+    image.function(FuncKey::new(0, 0), 0..LOAD.len(), "load").expect("in the text");
+    image.trap(0_usize, code(1)).expect("in the text");
+    image.breakpoint_site(0..INSTRUCTION, None).expect("in the text");
+    let engine = Engine::new(EngineConfig::new().private_copies(true)).expect("memory");
+    let original = EngineCode::load(&engine, image.finish().expect("whole")).expect("memory");
+    let module = Module::new(&original, 0).expect("memory");
+    let mut registry = ModuleRegistry::new(&engine);
+    let id = registry.register_module(&module).expect("memory");
+    let start = registry.store_code_base(&original).expect("loaded").as_ptr();
+    // SAFETY: such a function.
+    let guest = unsafe { std::mem::transmute::<*const u8, Guest>(start) };
+    let thread = prepared();
+    let causes = [false, true, false].map(|on| {
+        let site = 0_usize.try_into().expect("small");
+        if on {
+            registry.set_breakpoint(id, site).expect("a site");
+        } else {
+            registry.clear_breakpoint(id, site).expect("a site");
+        }
+        // SAFETY: (`call`) 1. kept by the store; 2. to 4. it only loads.
+        let run = thread.catch_traps(|activation| unsafe { activation.call(guest, (0, 0, 0)) });
+        run.expect_err("nothing is there").cause()
+    });
+    assert_eq!(causes, [Cause::Code(code(1)), Cause::Breakpoint, Cause::Code(code(1))]);
+}
+
 /// Several calls in one activation; a trap of one can be answered there.
 #[test]
 fn a_trap_is_a_result() {
@@ -146,6 +184,58 @@ fn a_trap_is_a_result() {
             .or_else(|_| guests.enter(activation, "unreachable", [0; 3]))
     });
     check(&guests, &trap.expect_err("the other one trapped"), "unreachable", Some(0x41));
+}
+
+/// A thread that has blocked all signals, as those do that shall get none.
+#[test]
+fn a_thread_that_has_blocked_everything() {
+    fn blocked() -> Vec<libc::c_int> {
+        // SAFETY: zeros are the empty set.
+        let mut mask: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: only asks.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask) };
+        // SAFETY: asks about signals that exist.
+        (1..=64).filter(|&signal| unsafe { libc::sigismember(&mask, signal) } == 1).collect()
+    }
+    std::thread::spawn(|| {
+        // SAFETY: zeros are the empty set.
+        let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: a set of ours.
+        unsafe { libc::sigfillset(&mut all) };
+        // SAFETY: as above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &all, ptr::null_mut()) };
+        let (guests, before) = (Guests::load(), blocked());
+        assert!(before.contains(&libc::SIGSEGV));
+        for _ in 0..3 {
+            let thread = prepared();
+            for name in ["load", "unreachable", "divide"] {
+                guests.run(&thread, name, [0; 3]).expect_err("it traps");
+            }
+            let faults = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
+            assert!(before.iter().all(|it| blocked().contains(it) != faults.contains(it)));
+            drop(thread);
+            assert_eq!(blocked(), before);
+        }
+    })
+    .join()
+    .expect("no panic");
+}
+
+/// A thread that ends without dropping its handles leaves nothing behind that is in the way of the next
+/// one, which the C library gives its memory.
+#[test]
+fn a_thread_that_ends_prepared() {
+    for round in 0..50 {
+        let body = move || {
+            let guests = Guests::load();
+            let thread = prepared();
+            guests.run(&thread, "load", [0; 3]).expect_err("nothing is there");
+            if round % 2 == 0 {
+                std::mem::forget(thread);
+            }
+        };
+        std::thread::spawn(body).join().expect("no panic");
+    }
 }
 
 /// Preparing is counted, and over when the last handle goes; then other code has its way again.

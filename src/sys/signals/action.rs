@@ -2,7 +2,7 @@
 //! What is installed for a signal: asking, installing, and calling a handler as the kernel would.
 
 use super::interrupted::Interrupted;
-use super::machine::{self, RED_ZONE};
+use super::machine::{self, Departure};
 use crate::sys::pages::{ErrorNumber, last_error};
 use core::ffi::{c_int, c_void};
 use core::{mem, ptr};
@@ -12,6 +12,15 @@ use core::{mem, ptr};
 /// It may unwind if what it hands the signal on to does: into the interrupted code, by way of the
 /// kernel's frame, as that would have without ours.
 pub(crate) type Handler = unsafe extern "C-unwind" fn(c_int, *mut c_void, *mut c_void);
+
+/// What a handler was called with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delivery {
+    pub(crate) info: *mut c_void,
+    pub(crate) context: *mut c_void,
+    /// Where its stack was: if the kernel has called it, the kernel's frame.
+    pub(crate) frame: usize,
+}
 
 /// How many signals the kernel knows.
 const SIGNALS: c_int = 64;
@@ -87,15 +96,21 @@ impl Action {
     }
 
     /// Calls its handler for `signal` as the kernel would have: with its mask, on the stack it asked
-    /// for. Signal-safe as far as the handler is.
+    /// for. If that is not this stack, it is not called yet: the departure is. Signal-safe as far as the
+    /// handler is.
     ///
     /// # Safety
     ///
     /// 1. It is a handler, and was installed for `signal`.
-    /// 2. `info` and `context` are what the kernel gave the handler of that signal that is running.
-    pub(crate) unsafe fn call(&self, signal: c_int, info: *mut c_void, context: *mut c_void) {
+    /// 2. The delivery is that of this signal.
+    pub(crate) unsafe fn call(&self, signal: c_int, delivery: Delivery) -> Departure {
+        let Delivery { info, context, frame } = delivery;
         // SAFETY: (`from_handler`) 1. by 2.; 2. used in this expression only.
-        let stack = self.stack_for(&unsafe { Interrupted::from_handler(context) });
+        let elsewhere = self.stack_for(&unsafe { Interrupted::from_handler(context) }, delivery);
+        // A copy that does not fit faults as the kernel's frame would have: while all is blocked that
+        // was when the signal came.
+        // SAFETY: (`copy_frame`) 1. and 2. by `stack_for`.
+        let copy = elsewhere.map(|sp| unsafe { machine::copy_frame(frame, info, context, sp) });
         // SAFETY: (`interrupted_mask`) 1. by 2.
         let mut mask = unsafe { interrupted_mask(context) };
         let blocks_itself = self.0.sa_flags & libc::SA_NODEFER == 0;
@@ -108,32 +123,31 @@ impl Action {
         let mut ours = mask;
         // SAFETY: two sets of ours; a handler may change its thread's mask.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, &raw mut ours) };
-        // SAFETY: (`call_handler`) 1. by `stack_for`; 2. by 1. and 2. here. The kernel, too, calls
-        // handlers that were installed without `SA_SIGINFO` with three arguments.
-        unsafe { machine::call_handler(stack, self.0.sa_sigaction, signal, info, context) };
+        if let Some(copy) = copy {
+            return Departure::to(self.0.sa_sigaction, copy);
+        }
+        // SAFETY: (`call_handler`) 1. by 1. and 2. The kernel, too, calls handlers that were installed
+        // without `SA_SIGINFO` with three arguments.
+        unsafe { machine::call_handler(signal, info, context, self.0.sa_sigaction) };
         // SAFETY: what was in force when this began.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const ours, ptr::null_mut()) };
+        Departure::NONE
     }
 
-    /// Where the kernel would have put the handler's frame, if that is not on this stack; else 0.
+    /// Below which stack pointer the kernel would have put its frame, if that is not on this stack.
     ///
-    /// Without `SA_ONSTACK` that is the interrupted stack, below its red zone. If the handler that is
-    /// running is on that stack already, what is below is its own.
-    fn stack_for(&self, interrupted: &Interrupted<'_>) -> usize {
-        const ALIGNMENT: usize = 16;
+    /// Without `SA_ONSTACK` that is the interrupted one, and the alternate stack is free: handlers that
+    /// interrupt this one use it from its end, so nothing may be left on it. If it was not the kernel
+    /// that called, whoever did has chosen the stack, and wants to be returned to.
+    fn stack_for(&self, interrupted: &Interrupted<'_>, delivery: Delivery) -> Option<usize> {
+        let Delivery { info, context, frame } = delivery;
         let sp = interrupted.registers().sp;
-        let local = 0_u8;
-        let here = (&raw const local).addr();
-        match interrupted.alternate_stack() {
-            Some(alternate)
-                if self.0.sa_flags & libc::SA_ONSTACK == 0
-                    && alternate.contains(&here)
-                    && !alternate.contains(&sp) =>
-            {
-                sp.wrapping_sub(RED_ZONE) & !(ALIGNMENT - 1)
-            }
-            _ => 0,
-        }
+        let alternate = interrupted.alternate_stack()?;
+        let moves = self.0.sa_flags & libc::SA_ONSTACK == 0
+            && machine::is_kernels_frame(frame, info, context)
+            && alternate.contains(&frame)
+            && !alternate.contains(&sp);
+        moves.then_some(sp)
     }
 
     /// Whether its mask has a signal.

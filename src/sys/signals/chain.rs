@@ -1,11 +1,13 @@
 #![expect(unsafe_code, reason = "hands signals to the actions that were there before")]
 //! The actions that were there before, and handing a signal on to them as if ours had never been.
 
-use super::action::{Action, Handler};
-use super::signal::{FAULTS, is_from_kernel};
+use super::action::{Action, Delivery, Handler};
+use super::interrupted::Interrupted;
+use super::machine::Departure;
+use super::signal::{FAULTS, is_breakpoint_code, is_elsewhere, is_from_kernel};
 use crate::index::try_box::try_box;
 use crate::sys::pages::ErrorNumber;
-use core::ffi::{c_int, c_void};
+use core::ffi::c_int;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
@@ -99,7 +101,7 @@ impl Link {
         let remembered = Remembered { action, spent: AtomicBool::new(false) };
         let remembered = try_box(remembered).map_err(|_| ChainError::OutOfMemory)?;
         // Release: a handler that finds it sees what is in it. What was there stays, for a handler
-        // that has found it; there is one for each other action that was installed before ours.
+        // that has found it; there is one for each time that another action was found.
         self.before.store(Box::into_raw(remembered), Ordering::Release);
         Ok(())
     }
@@ -132,26 +134,34 @@ impl Link {
     ///
     /// # Safety
     ///
-    /// 1. `info` and `context` are what the kernel gave the handler of this signal that is running.
-    unsafe fn pass_on(&self, info: *mut c_void, context: *mut c_void) {
+    /// 1. The delivery is that of this signal.
+    unsafe fn pass_on(&self, delivery: Delivery) -> Departure {
         // SAFETY: by 1. the kernel has written it.
-        let code = unsafe { (*info.cast::<libc::siginfo_t>()).si_code };
+        let code = unsafe { (*delivery.info.cast::<libc::siginfo_t>()).si_code };
         match self.before() {
             Some(before) if before.is_callable() => {
                 // SAFETY: (`call`) 1. a handler that was installed for this signal; 2. by 1. here.
-                unsafe { before.action.call(self.signal, info, context) };
+                return unsafe { before.action.call(self.signal, delivery) };
             }
             // A signal that somebody sent can be ignored; a fault cannot, and kills.
             Some(before) if before.action.is_ignore() && !is_from_kernel(code) => {}
-            _ => self.take_default_action(code),
+            // SAFETY: (`take_default_action`) 1. by 1.
+            _ => unsafe { self.take_default_action(code, delivery) },
         }
+        Departure::NONE
     }
 
     /// Restores the default action. A fault then happens again, at the same instruction, and ends
     /// the process with everything as it was; a signal that was sent is sent again.
-    fn take_default_action(&self, code: c_int) {
+    ///
+    /// # Safety
+    ///
+    /// 1. The delivery is that of this signal.
+    unsafe fn take_default_action(&self, code: c_int, delivery: Delivery) {
         let restored = Action::default().install(self.signal);
-        if restored.is_err() || !repeats(self.signal, code) {
+        // SAFETY: (`from_handler`) 1. by 1.; 2. gone before anything else is done.
+        let interrupted = unsafe { Interrupted::from_handler(delivery.context) };
+        if restored.is_err() || !repeats(self.signal, code, interrupted) {
             // SAFETY: may be called in handlers. The signal is blocked until this one returns.
             unsafe { libc::raise(self.signal) };
         }
@@ -170,27 +180,25 @@ impl Remembered {
     }
 }
 
-/// Whether the signal comes again by itself when its handler returns.
-fn repeats(signal: c_int, code: c_int) -> bool {
+/// Whether the signal comes again by itself when its handler returns; sees to it, where it can.
+fn repeats(signal: c_int, code: c_int, interrupted: Interrupted<'_>) -> bool {
     match signal {
-        // Processors that go past a breakpoint instruction have it behind them already.
-        libc::SIGTRAP => false,
-        // Memory that is broken, but that nobody has touched yet.
-        libc::SIGBUS if code == libc::BUS_MCEERR_AO => false,
-        _ => is_from_kernel(code),
+        libc::SIGTRAP => is_breakpoint_code(code) && interrupted.repeat_breakpoint(),
+        _ => is_from_kernel(code) && !is_elsewhere(signal, code),
     }
 }
 
-/// Treats a signal as if our handler had never been installed.
+/// Treats a signal as if our handler had never been installed; gives what its entry is to do then.
 ///
 /// # Safety
 ///
-/// 1. `info` and `context` are what the kernel gave the handler of `signal` that is running.
+/// 1. The delivery is what the handler of `signal` that is running was given.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn pass_on(signal: c_int, info: *mut c_void, context: *mut c_void) {
-    if let Some(link) = links(|known| known == signal).next() {
+pub(crate) unsafe fn pass_on(signal: c_int, delivery: Delivery) -> Departure {
+    match links(|known| known == signal).next() {
         // SAFETY: (`pass_on`) 1. by 1.
-        unsafe { link.pass_on(info, context) };
+        Some(link) => unsafe { link.pass_on(delivery) },
+        None => Departure::NONE,
     }
 }

@@ -45,6 +45,11 @@ impl Interrupted<'_> {
         alternate_stack::range(self.stack)
     }
 
+    /// Makes the thread execute the breakpoint instruction again that it has executed, if it has.
+    pub(crate) fn repeat_breakpoint(self) -> bool {
+        machine::repeat_breakpoint(self.registers)
+    }
+
     /// Makes the thread go on at a recovery point when the handler returns, with the signal mask and
     /// the alternate stack that it had.
     #[inline]

@@ -6,6 +6,7 @@
 //! - [`interrupted`]: the registers of the interrupted code, to read and to change;
 //! - [`machine`]: what differs between architectures: registers by name, and a little assembly;
 //! - [`alternate_stack`]: the stack that a thread's handlers run on;
+//! - [`fault_mask`]: that a thread has not blocked them;
 //! - [`thread_stack`]: where a thread's own stack ends;
 //! - [`own_thread`]: a pointer of the thread's own, for ordinary code;
 //! - [`shared`]: words that a thread shares with its handlers, and a count of handles.
@@ -16,6 +17,7 @@
 pub(crate) mod action;
 pub(crate) mod alternate_stack;
 pub(crate) mod chain;
+pub(crate) mod fault_mask;
 pub(crate) mod interrupted;
 pub(crate) mod machine;
 pub(crate) mod own_thread;

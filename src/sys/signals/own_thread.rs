@@ -1,9 +1,8 @@
 //! A pointer of the thread's own, for ordinary code: handlers do not use it.
 //!
 //! In a library that was loaded at run time a thread-local may have to be allocated when a thread
-//! first touches it, and again when another library is loaded; so a handler finds its thread by the
-//! alternate stack that the kernel tells it, and only calls that are made outside of handlers look
-//! here.
+//! first touches it, and again when another library is loaded; so a handler finds its thread by a
+//! register, and only calls that are made outside of handlers look here.
 
 use core::cell::Cell;
 use core::ptr;

@@ -49,19 +49,16 @@ impl Signal {
         Self { number, code: info.si_code, address: address.addr() }
     }
 
-    /// What fault it reports; none if a process sent it, whose codes are not positive. Signal-safe.
+    /// What fault of the interrupted instruction it reports; none if a process sent it, whose codes are
+    /// not positive, or if it is about something else. Signal-safe.
     #[inline]
     pub(crate) fn fault(self) -> Option<Kind> {
-        if !is_from_kernel(self.code) {
+        if !is_from_kernel(self.code) || is_elsewhere(self.number, self.code) {
             return None;
         }
         match self.number {
             libc::SIGSEGV | libc::SIGBUS => Some(Kind::Access),
-            // A breakpoint instruction; on x86-64 Linux says no more than that it comes from the
-            // kernel. Single steps and watchpoints have other codes.
-            libc::SIGTRAP if self.code == TRAP_BRKPT || self.code == SI_KERNEL => {
-                Some(Kind::Breakpoint)
-            }
+            libc::SIGTRAP if is_breakpoint_code(self.code) => Some(Kind::Breakpoint),
             libc::SIGTRAP => None,
             _ => Some(Kind::Operation),
         }
@@ -78,10 +75,28 @@ impl Signal {
 const TRAP_BRKPT: c_int = 1;
 const SI_KERNEL: c_int = 0x80;
 
+/// Whether a SIGTRAP with this `si_code` is that of a breakpoint instruction: on x86-64 Linux says no more
+/// than that it comes from the kernel. Single steps and watchpoints have other codes.
+#[inline]
+pub(crate) const fn is_breakpoint_code(code: c_int) -> bool {
+    code == TRAP_BRKPT || code == SI_KERNEL
+}
+
 /// Whether a signal with this `si_code` was raised by the kernel.
 #[inline]
 pub(crate) const fn is_from_kernel(code: c_int) -> bool {
     code > 0
+}
+
+/// Whether the kernel reports something that the interrupted instruction has not done: memory that was
+/// found to be broken and that nobody has touched yet, or an access of some time ago (AArch64's memory
+/// tags, if they are checked asynchronously).
+#[inline]
+pub(crate) const fn is_elsewhere(number: c_int, code: c_int) -> bool {
+    /// `linux/include/uapi/asm-generic/siginfo.h`, as above.
+    const BUS_MCEERR_AO: c_int = 5;
+    const SEGV_MTEAERR: c_int = 8;
+    matches!((number, code), (libc::SIGBUS, BUS_MCEERR_AO) | (libc::SIGSEGV, SEGV_MTEAERR))
 }
 
 /// The signal's name, if it is one of [`FAULTS`].
@@ -92,4 +107,31 @@ pub(crate) fn name(number: c_int) -> Option<&'static str> {
 /// Whether the signal is that of breakpoints.
 pub(crate) fn is_breakpoint(number: c_int) -> bool {
     number == libc::SIGTRAP
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, Signal};
+
+    #[test]
+    fn only_what_the_instruction_did_is_its_fault() {
+        let fault = |number, code| Signal { number, code, address: 0 }.fault();
+        for code in [1, 2, 3, 4, 0x80] {
+            assert_eq!(fault(libc::SIGSEGV, code), Some(Kind::Access));
+            assert_eq!(fault(libc::SIGILL, code), Some(Kind::Operation));
+        }
+        // Sent: `kill`, `sigqueue`, `tgkill`.
+        for code in [0, -1, -6] {
+            for number in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP] {
+                assert_eq!(fault(number, code), None);
+            }
+        }
+        // Broken memory: in use, and not.
+        assert_eq!((fault(libc::SIGBUS, 4), fault(libc::SIGBUS, 5)), (Some(Kind::Access), None));
+        // An access of some time ago, and one of now.
+        assert_eq!((fault(libc::SIGSEGV, 8), fault(libc::SIGSEGV, 9)), (None, Some(Kind::Access)));
+        // A breakpoint; a single step; a watchpoint.
+        let traps = [1, 0x80, 2, 4].map(|code| fault(libc::SIGTRAP, code).is_some());
+        assert_eq!(traps, [true, true, false, false]);
+    }
 }

@@ -4,9 +4,7 @@
 use super::{MOST_BYTES, Recovery, Registers, Unframed};
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
-
-/// Bytes below the stack pointer that interrupted code may use.
-pub(crate) const RED_ZONE: usize = 0;
+use core::ptr;
 
 /// Calls `call(data)`. Returns 0 behind it, and [`RECOVERED`](super::RECOVERED) if the thread was sent
 /// to `recovery`, which is written before the call.
@@ -88,47 +86,167 @@ pub(crate) unsafe extern "C" fn leave(recovery: *const Recovery) -> ! {
     naked_asm!("hint #34", "ldp x9, x16, [x0]", "mov sp, x9", "br x16")
 }
 
-/// Calls a signal handler as the kernel does, with three arguments whatever it is declared with, on
-/// the stack that ends at `stack`; on the current one if that is 0.
+/// Defines what the kernel calls for a signal: it calls `$body`, and returns, or goes where that says.
+macro_rules! handler_entry {
+    ($(#[$attribute:meta])* $visibility:vis unsafe fn $name:ident => $body:path) => {
+        $(#[$attribute])*
+        #[unsafe(naked)]
+        $visibility unsafe extern "C-unwind" fn $name(
+            signal: core::ffi::c_int,
+            info: *mut core::ffi::c_void,
+            context: *mut core::ffi::c_void,
+        ) {
+            // What is given is kept for `depart`. The fourth argument is the stack pointer: if the
+            // kernel has called, its frame.
+            core::arch::naked_asm!(
+                ".cfi_startproc",
+                "hint #34",
+                "mov x3, sp",
+                "stp x29, x30, [sp, #-48]!",
+                ".cfi_def_cfa_offset 48",
+                ".cfi_offset x29, -48",
+                ".cfi_offset x30, -40",
+                "mov x29, sp",
+                "stp x0, x1, [sp, #16]",
+                "str x2, [sp, #32]",
+                "bl {body}",
+                "mov x9, x0",
+                "mov x16, x1",
+                "ldp x0, x1, [sp, #16]",
+                "ldr x2, [sp, #32]",
+                "ldp x29, x30, [sp], #48",
+                ".cfi_def_cfa_offset 0",
+                ".cfi_restore x29",
+                ".cfi_restore x30",
+                "cbz x9, 2f",
+                "b {depart}",
+                "2:",
+                "ret",
+                ".cfi_endproc",
+                body = sym $body,
+                depart = sym $crate::sys::signals::machine::depart,
+            )
+        }
+    };
+}
+pub(crate) use handler_entry;
+
+/// Leaves the kernel's frame for a copy of it, and calls the handler that is to have that: at the end
+/// of a `handler_entry!`.
 ///
 /// # Safety
 ///
-/// 1. `stack` is 0, or a multiple of 16 with free memory below.
-/// 2. `handler` may be called with these arguments.
+/// 1. Not to be called: x9 and x16 are a [`Departure`](super::Departure), all other registers what the
+///    kernel has called the entry with.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn depart() {
+    naked_asm!(
+        "mov x10, sp",
+        "sub x10, x9, x10",
+        "add x1, x1, x10",
+        "add x2, x2, x10",
+        "add x29, x29, x10",
+        "mov sp, x9", // from here on nothing is left on the stack that was
+        "br x16",
+    )
+}
+
+/// Calls a signal handler as the kernel does: with three arguments, whatever it is declared with.
+///
+/// # Safety
+///
+/// 1. `handler` may be called with these arguments.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C-unwind" fn call_handler(
-    stack: usize,
-    handler: usize,
     signal: c_int,
     info: *mut c_void,
     context: *mut c_void,
+    handler: usize,
 ) {
-    naked_asm!(
-        ".cfi_startproc",
-        "hint #34",
-        "stp x29, x30, [sp, #-16]!",
-        ".cfi_def_cfa_offset 16",
-        ".cfi_offset x29, -16",
-        ".cfi_offset x30, -8",
-        "mov x29, sp",
-        ".cfi_def_cfa x29, 16",
-        "mov x9, x1",
-        "cbz x0, 2f",
-        "mov sp, x0",
-        "2:",
-        "mov w0, w2",
-        "mov x1, x3",
-        "mov x2, x4",
-        "blr x9",
-        "mov sp, x29",
-        ".cfi_def_cfa sp, 16",
-        "ldp x29, x30, [sp], #16",
-        ".cfi_def_cfa_offset 0",
-        ".cfi_restore x29",
-        ".cfi_restore x30",
-        "ret",
-        ".cfi_endproc",
-    )
+    naked_asm!(".cfi_startproc", "hint #34", "mov x16, x3", "br x16", ".cfi_endproc")
+}
+
+/// Whether the kernel has called the handler that was given this: `frame` was its stack pointer.
+/// Signal-safe.
+pub(crate) fn is_kernels_frame(frame: usize, info: *mut c_void, _context: *mut c_void) -> bool {
+    frame == info.addr()
+}
+
+/// Copies the kernel's frame to below `sp`, where the kernel would have put it; gives the copy, which
+/// the thread can return from instead of the frame. Signal-safe.
+///
+/// ```text
+/// frame   siginfo | context, which ends with records | what did not fit there, if so
+/// record  magic number as u32 | size as u32 | …
+/// ```
+///
+/// # Safety
+///
+/// 1. `info` and `context` are in the frame of the signal whose handler is running; the kernel has
+///    called that, with the frame as its stack.
+/// 2. The stack that `sp` points to is interrupted, and not used below.
+pub(crate) unsafe fn copy_frame(
+    frame: usize,
+    _info: *mut c_void,
+    context: *mut c_void,
+    sp: usize,
+) -> usize {
+    const RECORDS: usize = 4096;
+    // `struct extra_context`: where the rest is, and how long; it follows the frame.
+    const EXTRA: u32 = 0x4558_5401;
+    // The registers before the records: the fault's address, x0 to x30, sp, pc and the flags; the
+    // records are at a multiple of 16.
+    const REGISTERS: usize = (35 * 8_usize).next_multiple_of(16);
+    // The caller's frame pointer and link, above all (`struct frame_record`).
+    const LINK: usize = 16;
+    let context: *mut libc::ucontext_t = context.cast();
+    // SAFETY: by 1. the kernel has written it; only the address is taken.
+    let registers = unsafe { &raw const (*context).uc_mcontext };
+    let records: *const u8 = registers.cast::<u8>().wrapping_add(REGISTERS);
+    let mut end = records.addr().wrapping_add(RECORDS);
+    let (mut offset, mut extra) = (0, None);
+    while offset + 24 <= RECORDS {
+        // SAFETY: by 1., a record's head, aligned, within the records.
+        let [magic, size] = unsafe { records.wrapping_add(offset).cast::<[u32; 2]>().read() };
+        if magic == EXTRA {
+            // SAFETY: as above: the record is so long.
+            let [start, len] =
+                unsafe { records.wrapping_add(offset + 8).cast::<[u64; 2]>().read() };
+            end = (start as usize).wrapping_add(len as u32 as usize);
+            extra = Some(offset + 8);
+        }
+        if magic == 0 || size == 0 {
+            break;
+        }
+        offset = offset.wrapping_add(size as usize);
+    }
+    let end = end.wrapping_add(15) & !15;
+    let len = end.wrapping_add(LINK).wrapping_sub(frame);
+    let copy = sp.wrapping_sub(len) & !15;
+    let at = ptr::with_exposed_provenance_mut::<u8>;
+    // SAFETY: by 1. and 2.: from one stack to another.
+    unsafe { ptr::copy_nonoverlapping(at(frame).cast_const(), at(copy), len) };
+    if let Some(offset) = extra {
+        let moved = records.addr().wrapping_sub(frame).wrapping_add(copy).wrapping_add(offset);
+        let start = at(moved).cast::<u64>();
+        // SAFETY: the copy of the record.
+        let old = unsafe { start.read() } as usize;
+        // SAFETY: as above.
+        unsafe { start.write(old.wrapping_sub(frame).wrapping_add(copy) as u64) };
+    }
+    copy
+}
+
+/// An address that no other thread of the process has as long as this one lives: of its descriptor.
+/// Signal-safe: a register.
+#[inline]
+pub(crate) fn thread_pointer() -> usize {
+    let pointer;
+    // SAFETY: reads a register.
+    unsafe {
+        asm!("mrs {}, tpidr_el0", out(reg) pointer, options(pure, nomem, nostack, preserves_flags))
+    };
+    pointer
 }
 
 /// The interrupted registers. Signal-safe.
@@ -140,6 +258,11 @@ pub(crate) fn registers(context: &libc::mcontext_t) -> Registers {
         fp: context.regs[29] as usize,
         link: return_address(context.regs[30] as usize),
     }
+}
+
+/// Makes the interrupted code execute a breakpoint instruction again: it is still there.
+pub(crate) fn repeat_breakpoint(_context: &mut libc::mcontext_t) -> bool {
+    true
 }
 
 /// Sends the interrupted code to a recovery point. Signal-safe.
@@ -173,4 +296,19 @@ pub(crate) fn unframed(instruction: [u8; MOST_BYTES], first: bool) -> Option<Unf
     const RETURN: u32 = 0xd65f_03c0; // ret
     let known = matches!(u32::from_le_bytes(instruction), SAVE | SET | RETURN);
     (known || first).then_some(Unframed::Linked)
+}
+
+/// Whether an instruction accesses memory at an address that it computes from the stack pointer, however
+/// far from it; if that can be told.
+#[inline]
+pub(crate) fn accesses_by_stack_pointer(instruction: [u8; MOST_BYTES]) -> bool {
+    // Loads and stores are these (Arm's manual, "Top-level encodings"), with a base register; those that
+    // have none are relative to the instruction.
+    const KIND: u32 = 0x0a00_0000;
+    const ACCESS: u32 = 0x0800_0000;
+    const RELATIVE: u32 = 0x3b00_0000;
+    const LITERAL: u32 = 0x1800_0000;
+    const BASE: u32 = 0b11111 << 5;
+    let instruction = u32::from_le_bytes(instruction);
+    instruction & KIND == ACCESS && instruction & RELATIVE != LITERAL && instruction & BASE == BASE
 }

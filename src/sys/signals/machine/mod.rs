@@ -1,9 +1,11 @@
-//! What differs between architectures: the registers of a signal frame by name, and three pieces of
-//! assembly:
+//! What differs between architectures: the registers of a signal frame by name, how to copy such a
+//! frame, and a little assembly:
 //!
 //! - `enter` calls a guest, and notes how to come back without it: the [`Recovery`];
 //! - `leave` goes back to a recovery point at once;
-//! - `call_handler` calls a signal handler on another stack.
+//! - `handler_entry` is what the kernel calls, and `depart` how it goes on as another handler: the
+//!   [`Departure`];
+//! - `call_handler` calls a signal handler.
 //!
 //! `enter` puts what the calling convention asks to be preserved on the stack, notes the stack
 //! pointer and an address in itself, and calls. What is called returns, and `enter` with it; or the
@@ -35,7 +37,27 @@ pub(crate) struct Recovery {
 /// What `enter` returns when the thread came back by the recovery point.
 pub(crate) const RECOVERED: usize = 1;
 
-/// How many bytes of an instruction [`unframed`] looks at.
+/// What a `handler_entry!` does when its body has returned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Departure {
+    /// A copy of the kernel's frame, to leave that for; 0: it returns.
+    frame: usize,
+    /// The handler that is called with the copy.
+    handler: usize,
+}
+
+impl Departure {
+    /// It returns.
+    pub(crate) const NONE: Self = Self { frame: 0, handler: 0 };
+
+    /// It becomes a call of `handler` with the frame.
+    pub(crate) const fn to(handler: usize, frame: usize) -> Self {
+        Self { frame, handler }
+    }
+}
+
+/// How many bytes of an instruction [`unframed`] and [`accesses_by_stack_pointer`] look at.
 pub(crate) const MOST_BYTES: usize = 4;
 
 /// Where the return address is in a function without a frame.

@@ -2,11 +2,12 @@
 //! The x86-64 port (System V).
 
 use super::{MOST_BYTES, Recovery, Registers, Unframed};
-use core::arch::naked_asm;
+use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
+use core::ptr;
 
 /// Bytes below the stack pointer that interrupted code may use.
-pub(crate) const RED_ZONE: usize = 128;
+const RED_ZONE: usize = 128;
 
 /// Calls `call(data)`. Returns 0 behind it, and [`RECOVERED`](super::RECOVERED) if the thread was sent
 /// to `recovery`, which is written before the call.
@@ -88,43 +89,139 @@ pub(crate) unsafe extern "C" fn leave(recovery: *const Recovery) -> ! {
     naked_asm!("mov rsp, [rdi]", "jmp [rdi + 8]")
 }
 
-/// Calls a signal handler as the kernel does, with three arguments whatever it is declared with, on
-/// the stack that ends at `stack`; on the current one if that is 0.
+/// Defines what the kernel calls for a signal: it calls `$body`, and returns, or goes where that says.
+macro_rules! handler_entry {
+    ($(#[$attribute:meta])* $visibility:vis unsafe fn $name:ident => $body:path) => {
+        $(#[$attribute])*
+        #[unsafe(naked)]
+        $visibility unsafe extern "C-unwind" fn $name(
+            signal: core::ffi::c_int,
+            info: *mut core::ffi::c_void,
+            context: *mut core::ffi::c_void,
+        ) {
+            // The signal's number and what is told about it are kept for `depart`. The fourth argument
+            // is where the return address is: if the kernel has called, its frame.
+            core::arch::naked_asm!(
+                ".cfi_startproc",
+                "endbr64",
+                "push rbp",
+                ".cfi_def_cfa_offset 16",
+                ".cfi_offset rbp, -16",
+                "mov rbp, rsp",
+                ".cfi_def_cfa_register rbp",
+                "push rdi",
+                "push rsi",
+                "lea rcx, [rbp + 8]",
+                "call {body}",
+                "pop rsi",
+                "pop rdi",
+                "pop rbp",
+                ".cfi_def_cfa rsp, 8",
+                "test rax, rax",
+                "jnz {depart}",
+                "ret",
+                ".cfi_endproc",
+                body = sym $body,
+                depart = sym $crate::sys::signals::machine::depart,
+            )
+        }
+    };
+}
+pub(crate) use handler_entry;
+
+/// Leaves the kernel's frame for a copy of it, and calls the handler that is to have that: at the end
+/// of a `handler_entry!`.
 ///
 /// # Safety
 ///
-/// 1. `stack` is 0, or a multiple of 16 with free memory below.
-/// 2. `handler` may be called with these arguments.
+/// 1. Not to be called: rax and rdx are a [`Departure`](super::Departure), edi and rsi what the entry was given, and rsp
+///    is the kernel's frame.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn depart() {
+    naked_asm!(
+        "sub rsi, rsp",
+        "add rsi, rax",
+        "mov rsp, rax", // from here on nothing is left on the stack that was
+        "mov rax, rdx",
+        "lea rdx, [rsp + 8]",
+        "jmp rax",
+    )
+}
+
+/// Calls a signal handler as the kernel does: with three arguments, whatever it is declared with.
+///
+/// # Safety
+///
+/// 1. `handler` may be called with these arguments.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C-unwind" fn call_handler(
-    stack: usize,
-    handler: usize,
     signal: c_int,
     info: *mut c_void,
     context: *mut c_void,
+    handler: usize,
 ) {
-    naked_asm!(
-        ".cfi_startproc",
-        "endbr64",
-        "push rbp",
-        ".cfi_def_cfa_offset 16",
-        ".cfi_offset rbp, -16",
-        "mov rbp, rsp",
-        ".cfi_def_cfa_register rbp",
-        "test rdi, rdi",
-        "cmovnz rsp, rdi",
-        "mov r11, rsi",
-        "mov edi, edx",
-        "mov rsi, rcx",
-        "mov rdx, r8",
-        "xor eax, eax",
-        "call r11",
-        "mov rsp, rbp",
-        "pop rbp",
-        ".cfi_def_cfa rsp, 8",
-        "ret",
-        ".cfi_endproc",
-    )
+    naked_asm!(".cfi_startproc", "endbr64", "jmp rcx", ".cfi_endproc")
+}
+
+/// Whether the kernel has called the handler that was given this: `frame` is where its return address
+/// is. Signal-safe.
+pub(crate) fn is_kernels_frame(frame: usize, _info: *mut c_void, context: *mut c_void) -> bool {
+    frame.checked_add(size_of::<usize>()) == Some(context.addr())
+}
+
+/// Copies the kernel's frame to below `sp`, where the kernel would have put it; gives the copy, which
+/// the thread can return from instead of the frame. Signal-safe.
+///
+/// ```text
+/// frame   return address | context, which points to the state | siginfo | …
+/// state   512 bytes, which tell how much more there is | …      (a multiple of 64)
+/// ```
+///
+/// # Safety
+///
+/// 1. `info` and `context` are in the frame of the signal whose handler is running; the kernel has
+///    called that, with the frame as its stack.
+/// 2. The stack that `sp` points to is interrupted, and not used below its red zone.
+pub(crate) unsafe fn copy_frame(
+    frame: usize,
+    info: *mut c_void,
+    context: *mut c_void,
+    sp: usize,
+) -> usize {
+    const LEGACY: usize = 512;
+    // Where the kernel says what the state is (`struct _fpx_sw_bytes`): a magic number, the length.
+    const TOLD: usize = 464;
+    const MAGIC: u32 = 0x4650_5853;
+    let context: *mut libc::ucontext_t = context.cast();
+    // SAFETY: by 1. the kernel has written it.
+    let state: *const u8 = unsafe { (*context).uc_mcontext.fpregs }.cast();
+    // SAFETY: by 1. as long as this at least, and aligned.
+    let [magic, len] = unsafe { state.wrapping_add(TOLD).cast::<[u32; 2]>().read() };
+    let len = if magic == MAGIC { len as usize } else { LEGACY };
+    let state_copy = sp.wrapping_sub(RED_ZONE + len) & !63;
+    let fixed = info.addr().wrapping_add(size_of::<libc::siginfo_t>()).wrapping_sub(frame);
+    let copy = (state_copy.wrapping_sub(fixed) & !15).wrapping_sub(size_of::<usize>());
+    let at = ptr::with_exposed_provenance_mut::<u8>;
+    // SAFETY: by 1. and 2.: from one stack to another.
+    unsafe { ptr::copy_nonoverlapping(state, at(state_copy), len) };
+    // SAFETY: as above.
+    unsafe { ptr::copy_nonoverlapping(at(frame).cast_const(), at(copy), fixed) };
+    let context: *mut libc::ucontext_t = at(copy).wrapping_add(size_of::<usize>()).cast();
+    // SAFETY: the copy of a context.
+    unsafe { (*context).uc_mcontext.fpregs = at(state_copy).cast() };
+    copy
+}
+
+/// An address that no other thread of the process has as long as this one lives: of its descriptor.
+/// Signal-safe: the first word of it, where the convention for thread-local storage has its address.
+#[inline]
+pub(crate) fn thread_pointer() -> usize {
+    let pointer;
+    // SAFETY: reads that word, which every thread has, and which does not change.
+    unsafe {
+        asm!("mov {}, fs:[0]", out(reg) pointer, options(pure, readonly, nostack, preserves_flags))
+    };
+    pointer
 }
 
 /// The interrupted registers. Signal-safe.
@@ -137,6 +234,20 @@ pub(crate) fn registers(context: &libc::mcontext_t) -> Registers {
         fp: register(libc::REG_RBP),
         link: 0,
     }
+}
+
+/// Makes the interrupted code execute a breakpoint instruction again. Not if there is none in front of it
+/// (any more): the processor has gone past it.
+pub(crate) fn repeat_breakpoint(context: &mut libc::mcontext_t) -> bool {
+    const BREAKPOINT: u8 = 0xcc;
+    let pc = &mut context.gregs[libc::REG_RIP as usize];
+    let before = ptr::with_exposed_provenance::<u8>((*pc as usize).wrapping_sub(1));
+    // SAFETY: the thread has just executed it.
+    let is_breakpoint = unsafe { before.read_volatile() } == BREAKPOINT;
+    if is_breakpoint {
+        *pc -= 1;
+    }
+    is_breakpoint
 }
 
 /// Sends the interrupted code to a recovery point. Signal-safe.
@@ -157,10 +268,17 @@ pub(crate) fn return_address(stored: usize) -> usize {
 #[inline]
 pub(crate) fn unframed(instruction: [u8; MOST_BYTES], first: bool) -> Option<Unframed> {
     match instruction {
-        // push rbp; ret
-        [0x55, ..] | [0xc3, ..] => Some(Unframed::OnStack(0)),
+        // push rbp; ret; ret, and so many bytes of arguments with it
+        [0x55, ..] | [0xc3, ..] | [0xc2, ..] => Some(Unframed::OnStack(0)),
         // mov rbp, rsp
         [0x48, 0x89, 0xe5, _] | [0x48, 0x8b, 0xec, _] => Some(Unframed::OnStack(8)),
         _ => first.then_some(Unframed::OnStack(0)),
     }
+}
+
+/// Whether an instruction accesses memory at an address that it computes from the stack pointer, however
+/// far from it; if that can be told. (Compilers move the stack pointer here before they touch a page.)
+#[inline]
+pub(crate) fn accesses_by_stack_pointer(_instruction: [u8; MOST_BYTES]) -> bool {
+    false
 }
