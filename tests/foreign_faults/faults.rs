@@ -39,6 +39,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("fault_while_ignored", fault_while_ignored, By(libc::SIGSEGV)),
 ];
 
+/// One instruction, wherever it is called from.
+#[inline(never)]
 fn dereference_null() {
     let null = black_box(ptr::null_mut::<u8>());
     // SAFETY: none: this is the fault.
