@@ -128,8 +128,10 @@ fn unprepared_thread(stage: &Stage) {
 /// one, and is not taken for it.
 fn lost_place(stage: &Stage) {
     extern "C" fn passed_on(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-        // SAFETY: the kernel's, of a fault.
-        println!("passed on, of an access to {:?}", unsafe { (*info).si_addr() });
+        // SAFETY: the kernel's.
+        let info = unsafe { &*info };
+        // SAFETY: of a fault.
+        println!("passed on, of an access to {:?}", unsafe { info.si_addr() });
         // SAFETY: ends the process.
         unsafe { libc::_exit(0) };
     }
