@@ -124,7 +124,7 @@ impl GuestThread {
 /// its, a new thread may get its descriptor, and be taken for it: takes down what it kept.
 #[cold]
 fn take_down_predecessor() {
-    let prepared = threads().own().map_or(ptr::null_mut(), ThreadRecord::prepared);
+    let prepared = threads().at_own_place().map_or(ptr::null_mut(), ThreadRecord::prepared);
     if !prepared.is_null() {
         // SAFETY: `prepare` leaked it on a thread that had this thread's descriptor and is no more, and
         // its handles with it, which do not leave their thread.

@@ -7,13 +7,15 @@
 //! thread that never prepared for guests is known by not being there.
 
 use super::activation::CallFrame;
+use super::error::PrepareError;
 use super::fault::Fault;
 use super::guest_thread::Prepared;
 use super::host_call::Suspension;
+use crate::sys::signals::lineage::{self, Stamp};
 use crate::sys::signals::machine;
 use crate::sys::signals::shared::InterruptPtr;
 use crate::sys::signals::thread_stack::ThreadStack;
-use crate::{CodeMap, Reader, Refused, Registration};
+use crate::{CodeMap, Reader, Registration};
 use core::cell::UnsafeCell;
 use core::ops::Range;
 
@@ -23,9 +25,21 @@ static THREADS: CodeMap<ThreadRecord> = CodeMap::new();
 /// Makes the calling thread known to its handlers.
 pub(crate) fn register(
     record: ThreadRecord,
-) -> Result<Registration<'static, ThreadRecord>, Refused> {
+) -> Result<Registration<'static, ThreadRecord>, PrepareError> {
+    lineage::at_fork(in_child).map_err(PrepareError::System)?;
     let at = machine::thread_pointer();
-    THREADS.register(at..at.saturating_add(1), record).map_err(|error| error.reason)
+    Ok(THREADS.register(at..at.saturating_add(1), record).map_err(|error| error.reason)?)
+}
+
+/// A child of `fork` has one of the threads. A new one may get the descriptor of another, which may have
+/// been in a guest, and is not to be taken for it.
+extern "C" fn in_child() {
+    let threads = threads();
+    let own = threads.own();
+    lineage::begin();
+    if let Some(own) = own {
+        own.process.renew();
+    }
 }
 
 /// What is known of the threads. Signal-safe.
@@ -41,6 +55,12 @@ impl Threads {
     /// What is known of the calling thread, if it is prepared. Signal-safe.
     #[inline]
     pub(crate) fn own(&self) -> Option<&ThreadRecord> {
+        self.at_own_place().filter(|record| record.process.is_current())
+    }
+
+    /// The same; or what is known of a thread that is no more, and had this one's descriptor.
+    #[inline]
+    pub(crate) fn at_own_place(&self) -> Option<&ThreadRecord> {
         Some(self.0.lookup(machine::thread_pointer())?.value())
     }
 }
@@ -53,6 +73,8 @@ pub(crate) struct ThreadRecord {
     /// The innermost guest that waits for a host function; or null. Lies there, too.
     suspended: InterruptPtr<Suspension>,
     stack: ThreadStack,
+    /// The process that the thread is in.
+    process: Stamp,
     /// What the thread keeps: for a later thread with the same descriptor, if this one leaks it.
     prepared: InterruptPtr<Prepared>,
     /// What the last fault of a guest on this thread was.
@@ -73,6 +95,7 @@ impl ThreadRecord {
             innermost: InterruptPtr::null(),
             suspended: InterruptPtr::null(),
             stack,
+            process: Stamp::new(),
             prepared: InterruptPtr::null(),
             fault,
         }

@@ -7,6 +7,7 @@ use crate::compare::Scenario;
 use crate::stage::Stage;
 use pcmap::trap::host_call;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::{mem, ptr};
 
 const fn scenario(name: &'static str, run: fn(&Stage), ends: crate::compare::Ends) -> Scenario {
@@ -22,6 +23,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("fault_handler_that_faults", in_fault_handler, By(libc::SIGSEGV)),
     scenario("thread_without_a_guest", other_thread, By(libc::SIGSEGV)),
     scenario("thread_that_never_prepared", unprepared_thread, By(libc::SIGSEGV)),
+    scenario("thread_of_a_child_in_a_lost_one's_place", lost_place, Well),
     scenario("guest_without_an_activation", without_activation, By(libc::SIGSEGV)),
     scenario("guest_of_a_host_call_without_an_activation", from_host_call, By(libc::SIGSEGV)),
     scenario("breakpoint_in_host_code", breakpoint, By(libc::SIGTRAP)),
@@ -39,6 +41,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("fault_while_ignored", fault_while_ignored, By(libc::SIGSEGV)),
 ];
 
+/// One instruction, wherever it is called from.
+#[inline(never)]
 fn dereference_null() {
     let null = black_box(ptr::null_mut::<u8>());
     // SAFETY: none: this is the fault.
@@ -118,6 +122,58 @@ fn unprepared_thread(stage: &Stage) {
     let guest = stage.guests.guest("load");
     // SAFETY: none: this faults.
     std::thread::spawn(move || unsafe { guest(0, 0, 0) }).join().expect("no panic");
+}
+
+/// A process forks while another of its threads is in a guest. A thread of the child gets the memory of that
+/// one, and is not taken for it.
+fn lost_place(stage: &Stage) {
+    extern "C" fn passed_on(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        // SAFETY: the kernel's.
+        let info = unsafe { &*info };
+        // SAFETY: of a fault.
+        println!("passed on, of an access to {:?}", unsafe { info.si_addr() });
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(0) };
+    }
+    static INSIDE: AtomicBool = AtomicBool::new(false);
+    unsafe extern "C" fn stays(_: i64, _: i64, _: i64) -> i64 {
+        INSIDE.store(true, Relaxed);
+        loop {
+            std::thread::park();
+        }
+    }
+    // SAFETY: zeros are a valid action.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_sigaction = passed_on as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: a handler that ends the process.
+    assert_eq!(unsafe { libc::sigaction(libc::SIGSEGV, &action, ptr::null_mut()) }, 0);
+    stage.install();
+    let with_traps = stage.with_traps;
+    std::thread::spawn(move || {
+        let stage = Stage::new(with_traps);
+        stage.install();
+        stage.call("call", [stays as *const () as i64, 0, 0]);
+    });
+    while !INSIDE.load(Relaxed) {
+        std::thread::yield_now();
+    }
+    // SAFETY: the child's threads take no lock that the other one may hold.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        let guest = stage.guests.guest("load");
+        // SAFETY: none: this faults.
+        let _ = std::thread::spawn(move || unsafe { guest(8, 0, 0) }).join();
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(1) };
+    }
+    let mut status = 0;
+    // SAFETY: a child of ours, and room for its status.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    println!("child: {status}");
+    // The thread that stays does not keep the process.
+    std::process::exit(0);
 }
 
 fn without_activation(stage: &Stage) {

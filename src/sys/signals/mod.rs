@@ -8,6 +8,7 @@
 //! - [`alternate_stack`]: the stack that a thread's handlers run on;
 //! - [`fault_mask`]: that a thread has not blocked them;
 //! - [`thread_stack`]: where a thread's own stack ends;
+//! - [`lineage`]: whether this process was forked since;
 //! - [`own_thread`]: a pointer of the thread's own, for ordinary code;
 //! - [`shared`]: words that a thread shares with its handlers, and a count of handles.
 //!
@@ -19,6 +20,7 @@ pub(crate) mod alternate_stack;
 pub(crate) mod chain;
 pub(crate) mod fault_mask;
 pub(crate) mod interrupted;
+pub(crate) mod lineage;
 pub(crate) mod machine;
 pub(crate) mod own_thread;
 pub(crate) mod shared;
