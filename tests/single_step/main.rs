@@ -24,6 +24,8 @@ mod forks;
 mod futex;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod held;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", feature = "registry"))]
+mod registry;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod signals;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -33,6 +35,9 @@ mod trap;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod watch;
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[path = "../children/mod.rs"]
+mod children;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[path = "../tracked/mod.rs"]
 mod tracked;
