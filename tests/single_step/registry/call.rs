@@ -63,7 +63,8 @@ pub(crate) struct Call {
     neighbours: u8,
     /// Whether the call is the write that takes out garbage: other code, which it unmaps.
     takes_out_garbage: bool,
-    /// Fewer boundaries than this would mean that the call was not stepped through.
+    /// Fewer boundaries than this would mean that the call was not stepped through: half of what
+    /// there are in optimised code.
     pub(crate) least: usize,
 }
 
@@ -86,36 +87,36 @@ const fn with_garbage(call: Call) -> Call {
 
 /// Every call that publishes code, retracts it, or could.
 pub(crate) const CALLS: &[Call] = &[
-    shared(Publish, 100),
-    first(shared(Load, 500)), // the first write of the map
-    shared(Load, 400),
-    with_garbage(shared(Load, 800)),
-    shared(RegisterCode, 300),
-    shared(Share, 100),
-    shared(ShareFromElsewhere, 300),
-    shared(DropCode, 300),
-    with_garbage(shared(DropCode, 800)),
-    shared(DropOneOwner, 20),
-    shared(DropModule, 300),
-    shared(NewStoreCode, 10),
-    private(NewStoreCode, 500),
-    private(DropStoreCode, 300),
-    shared(RegisterModule, 200),
-    private(RegisterModule, 600),
-    with_garbage(private(RegisterModule, 1000)),
-    private(RegisterModuleAgain, 20),
-    private(RegisterAnother, 100),
-    private(RegisterForeign, 10),
-    private(RegisterRefused, 200),
-    private(RegisterComponent, 600),
-    shared(DropStore, 500),
-    private(DropStore, 500),
-    with_garbage(private(DropStore, 1000)),
-    private(DropStoreWithoutMemory, 200),
-    shared(DropStoreOfKept, 100),
-    private(LookupFrame, 50),
-    private(SetBreakpoint, 100),
-    private(ClearBreakpoint, 100),
+    shared(Publish, 500),
+    first(shared(Load, 2000)), // the first write of the map
+    shared(Load, 2000),
+    with_garbage(shared(Load, 2500)),
+    shared(RegisterCode, 2000),
+    shared(Share, 300),
+    shared(ShareFromElsewhere, 2000),
+    shared(DropCode, 1200),
+    with_garbage(shared(DropCode, 1500)),
+    shared(DropOneOwner, 80),
+    shared(DropModule, 1200),
+    shared(NewStoreCode, 25),
+    private(NewStoreCode, 2000),
+    private(DropStoreCode, 900),
+    shared(RegisterModule, 600),
+    private(RegisterModule, 2500),
+    with_garbage(private(RegisterModule, 3000)),
+    private(RegisterModuleAgain, 40),
+    private(RegisterAnother, 300),
+    private(RegisterForeign, 25),
+    private(RegisterRefused, 500),
+    private(RegisterComponent, 2500),
+    shared(DropStore, 2500),
+    private(DropStore, 3500),
+    with_garbage(private(DropStore, 4500)),
+    private(DropStoreWithoutMemory, 1500),
+    shared(DropStoreOfKept, 500),
+    private(LookupFrame, 200),
+    private(SetBreakpoint, 450),
+    private(ClearBreakpoint, 450),
 ];
 
 impl Call {
@@ -128,7 +129,7 @@ impl Call {
 
     /// Every so many boundaries something is done that takes long, if not all of them are wanted.
     pub(crate) fn spacing(&self) -> usize {
-        match (is_long(), self.least < 150) {
+        match (is_long(), self.least < 500) {
             (true, _) => crate::call::FEW_BETWEEN,
             (false, true) => 5 * crate::call::FEW_BETWEEN,
             (false, false) => crate::call::MANY_BETWEEN,
