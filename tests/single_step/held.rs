@@ -200,11 +200,17 @@ fn a_call_held_again_and_again() {
     assert!(totals.get() > 1000, "suspiciously few holds");
 }
 
+/// In the long version each call is made so many times, each time stepped through to another boundary:
+/// without optimisation that takes a minute or more for some.
+pub(crate) const LONG_RUNS: usize = if cfg!(debug_assertions) { 30 } else { 200 };
+/// And so many threads are stopped in it: they stay, so there cannot be any number of them.
+pub(crate) const LONG_STOPS: usize = if cfg!(debug_assertions) { 30 } else { 60 };
+
 /// Held once in each of many runs, while another thread registers, looks up, unregisters and
 /// reclaims: the call that was held has to begin anew, if its moment had not come.
 #[test]
 fn a_call_held_while_others_write() {
-    let runs = if is_long() { 200 } else { 3 };
+    let runs = if is_long() { LONG_RUNS } else { 3 };
     let totals = Cell::new(0);
     warm_up();
     let tall = Site::new(Shape::Tall);
@@ -238,7 +244,7 @@ fn a_call_held_while_others_write() {
 /// there when the test ends (and the process, too): every other thread goes on.
 #[test]
 fn threads_that_stop_for_ever() {
-    let stops = if is_long() { 60 } else { 3 };
+    let stops = if is_long() { LONG_STOPS } else { 3 };
     let mut total = 0;
     warm_up();
     for &call in CALLS {

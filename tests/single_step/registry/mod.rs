@@ -15,7 +15,7 @@ mod code;
 mod sight;
 
 use crate::forks::{Children, ensure, fork_at_every};
-use crate::held::{hold_while, stop_at};
+use crate::held::{LONG_RUNS, LONG_STOPS, hold_while, stop_at};
 use crate::is_long;
 use crate::site::warm_up;
 use crate::trap::{Boundary, Then, step};
@@ -164,7 +164,7 @@ fn a_call_of_the_registry_held_again_and_again() {
 #[test]
 fn a_call_of_the_registry_held_while_others_write() {
     warm_up();
-    let runs = if is_long() { 200 } else { 3 };
+    let runs = if is_long() { LONG_RUNS } else { 3 };
     let mut total = 0;
     for &call in CALLS {
         let once = |at| hold(call, true, |number| number == at, true);
@@ -183,7 +183,7 @@ fn a_call_of_the_registry_held_while_others_write() {
 #[test]
 fn threads_that_stop_for_ever_in_the_registry() {
     warm_up();
-    let stops = if is_long() { 60 } else { 3 };
+    let stops = if is_long() { LONG_STOPS } else { 3 };
     let mut total = 0;
     for &call in CALLS {
         let (boundaries, _) = hold(call, true, |_| false, false);
