@@ -18,16 +18,6 @@ use std::cell::Cell;
 /// Seconds after which a child is taken to hang.
 const PATIENCE: libc::c_uint = 60;
 
-/// A check in a child: where it stands becomes the exit status.
-macro_rules! ensure {
-    ($condition:expr) => {
-        if !$condition {
-            crate::children::leave(crate::children::status_for(line!()));
-        }
-    };
-}
-pub(crate) use ensure;
-
 /// A child registers, looks up, unregisters and synchronizes. `in_call`: it is in the midst of the
 /// interrupted call, which may have garbage in hand.
 fn live_on(site: &Site, call: &Call, is_after: Option<bool>, in_call: bool) {

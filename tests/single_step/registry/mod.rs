@@ -14,7 +14,7 @@ mod call;
 mod code;
 mod sight;
 
-use crate::forks::{Children, ensure, fork_at_every};
+use crate::forks::{Children, fork_at_every};
 use crate::held::{LONG_RUNS, LONG_STOPS, hold_while, stop_at};
 use crate::is_long;
 use crate::site::warm_up;
