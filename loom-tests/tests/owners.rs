@@ -131,8 +131,8 @@ pub(crate) fn a_last_owner_against_a_joiner() {
     });
 }
 
-/// A lookup beside the last owner that leaves and one that joins: what it finds is alive, and is
-/// never gone while one owner was there throughout.
+/// A lookup beside the last owner that leaves and one that joins: what it finds is alive as long as it
+/// looks at it, whichever entry that is.
 #[test]
 pub(crate) fn a_lookup_against_owners_that_come_and_go() {
     check("a_lookup_against_owners_that_come_and_go", Some(2), || {
@@ -152,6 +152,31 @@ pub(crate) fn a_lookup_against_owners_that_come_and_go() {
         let _ = map.map.reclaim();
         joiner.join().unwrap();
         reader.join().unwrap();
+        map.assert_empty();
+    });
+}
+
+/// While one owner stays, lookups find the thing, whatever others do.
+#[test]
+fn a_lookup_while_one_owner_stays() {
+    check("a_lookup_while_one_owner_stays", Some(2), || {
+        let map = Map::new();
+        let kept = map.join();
+        let other = thread::spawn({
+            let map = map.clone();
+            move || drop(map.join())
+        });
+        let reader = thread::spawn({
+            let map = map.clone();
+            move || {
+                let owners = map.owners().expect("one owner was there throughout");
+                assert!((1..=2).contains(&owners), "{owners} owners of two");
+            }
+        });
+        other.join().unwrap();
+        reader.join().unwrap();
+        assert_eq!((map.owners(), map.map.stats().publications), (Some(1), 1));
+        drop(kept);
         map.assert_empty();
     });
 }
