@@ -61,6 +61,11 @@ edges! {
     count_down = Release; // pairs with [count_last]
 }
 
+// The counted registrations of `src/registry/claim.rs`.
+registry_edges! {
+    owners = Relaxed; // a count whose changes are in one order; [count_down] orders the rest
+}
+
 // A fence right behind an atomic read-modify-write, which some machines make one of itself.
 fences_behind_exchange! {
     reader_announces = SeqCst; // meets [writer_displaces], [writer_unlinks] and [scanner_looks]

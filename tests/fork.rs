@@ -10,8 +10,10 @@
 #![cfg(target_os = "linux")]
 #![expect(unsafe_code, reason = "fork, and ending children")]
 
+mod children;
 mod tracked;
 
+use children::{PANICKED, end_children_that_panic, leave, status_for};
 use pcmap::{CodeMap, Registration};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, mpsc};
@@ -23,11 +25,6 @@ type Map<'t> = CodeMap<Tracked<'t>>;
 /// Seconds after which a child is taken to hang.
 const PATIENCE: libc::c_uint = 20;
 
-/// The exit status that stands for a failed check on a line: one byte, and not zero.
-const fn status_of(line: u32) -> u32 {
-    line % 251 + 1
-}
-
 /// The line of the last check that held, for telling where a child hangs.
 static REACHED: AtomicU32 = AtomicU32::new(0);
 
@@ -35,15 +32,13 @@ static REACHED: AtomicU32 = AtomicU32::new(0);
 macro_rules! ensure {
     ($condition:expr) => {
         if !$condition {
-            leave(status_of(line!()));
+            leave(status_for(line!()));
         }
         REACHED.store(line!(), SeqCst);
     };
 }
 
-/// The exit status of a child that panicked,
-const PANICKED: u32 = 254;
-/// and of one that hung; it has told where.
+/// The exit status of a child that hung; it has told where.
 const HUNG: u32 = 255;
 
 extern "C" fn on_alarm(_: libc::c_int) {
@@ -58,16 +53,15 @@ extern "C" fn on_alarm(_: libc::c_int) {
     leave(HUNG);
 }
 
-/// Ends a child, running nothing of the harness.
-fn leave(status: u32) -> ! {
-    // SAFETY: ends the process at once.
-    unsafe { libc::_exit(status as i32) }
-}
-
 /// One test at a time: a child should find no threads lost but those that its test is about.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(|failed| failed.into_inner());
+    end_children_that_panic();
+    let handler: extern "C" fn(libc::c_int) = on_alarm;
+    // SAFETY: the handler has the signature it should have, and is signal-safe. (No alarm goes off
+    // in this process.)
+    unsafe { libc::signal(libc::SIGALRM, handler as libc::sighandler_t) };
     // The harness starts the next test's thread when one has ended. A child that is forked while a
     // thread is being created may hang in the C library when it creates one itself: let that be over.
     thread::sleep(std::time::Duration::from_millis(100));
@@ -80,11 +74,7 @@ fn fork_here() -> Option<libc::pid_t> {
     // after a fork (memory allocation), the crate under test, and `_exit`.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        // A panic must not unwind into the harness, of which this process has but one thread.
-        std::panic::set_hook(Box::new(|_| leave(PANICKED)));
-        let handler: extern "C" fn(libc::c_int) = on_alarm;
-        // SAFETY: the handler has the signature it should have, and is signal-safe.
-        unsafe { libc::signal(libc::SIGALRM, handler as libc::sighandler_t) };
+        // Before anything else, a lock above all: the handler and the panic hook are set already.
         // SAFETY: no preconditions.
         unsafe { libc::alarm(PATIENCE) };
     }
@@ -147,7 +137,7 @@ fn live_on<'t>(map: &Map<'t>, own: &'t Tally) {
     for round in 0..40 {
         let page = 5000 + round;
         let Ok(code) = map.register(page * PAGE..page * PAGE + 9, own.track(page)) else {
-            leave(status_of(line!()))
+            leave(status_for(line!()))
         };
         ensure!(id_at(map, page * PAGE + 8) == Some(page));
         ensure!(id_at(map, page * PAGE + 9).is_none());

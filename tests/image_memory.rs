@@ -12,7 +12,8 @@ mod written;
 
 use compile::Compiled;
 use pcmap::registry::{
-    CodeImage, CodeImageBuilder, FuncKey, ImageError, SignatureKey, SourceOffset, TrapCode,
+    AddressMap, CodeImage, CodeImageBuilder, ElfError, FuncKey, FunctionTable, ImageError,
+    SignatureKey, SourceOffset, TableError, TextOffset, TrapCode, TrapTable,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -155,6 +156,59 @@ fn every_refused_allocation_is_an_error() {
     let (result, tally) = refusing(2, || image.renumber_signatures(other));
     assert_eq!((result, tally.asked), (Ok(()), 1));
     assert!(image != expected);
+}
+
+/// Reading files, of which nothing is left when there is no memory for what they hold.
+#[test]
+fn every_refused_allocation_of_reading_is_an_error() {
+    let functions = functions();
+    for (name, apart) in [("one section", false), ("a section for each function", true)] {
+        let file = written::object_file(&functions, apart);
+        let expected = CodeImage::from_elf(&file).expect("an image");
+        let mut refusals = 0;
+        // The first is `object`'s, for a number per section: without it, it aborts.
+        for k in 2.. {
+            let (result, tally) = refusing(k, || CodeImage::from_elf(&file));
+            if tally.asked < k {
+                assert!(result.expect("nothing was refused") == expected);
+                break;
+            }
+            let error = result.err().unwrap_or_else(|| panic!("allocation {k} was ridden out"));
+            assert_eq!(error, ElfError::Image(ImageError::OutOfMemory), "allocation {k}");
+            refusals += 1;
+        }
+        println!("{name}: {refusals} refusals");
+        assert!(refusals >= 20, "{refusals}");
+    }
+}
+
+/// The tables by themselves.
+#[test]
+fn every_refused_allocation_of_a_table_is_an_error() {
+    let at = TextOffset::new;
+    let traps: Vec<_> = (0..1000).map(|i| (at(i * 40), TrapCode::new((i % 7) as u8))).collect();
+    let sources: Vec<_> =
+        (0..1000).map(|i| (at(i * 40), (i % 3 != 0).then(|| SourceOffset::new(i)))).collect();
+    let ranges: Vec<_> = (0..1000_u32)
+        .map(|i| ((i * 40..i * 40 + 20).try_into().expect("a range"), FuncKey::new(0, i)))
+        .collect();
+    let mut refusals = 0;
+    let mut each = |build: &dyn Fn() -> Result<(), TableError>| {
+        for k in 1.. {
+            let (result, tally) = refusing(k, build);
+            if tally.asked < k {
+                assert_eq!(result, Ok(()));
+                break;
+            }
+            assert_eq!(result, Err(TableError::OutOfMemory), "allocation {k}");
+            refusals += 1;
+        }
+    };
+    each(&|| TrapTable::build(&traps).map(drop));
+    each(&|| AddressMap::build(&sources).map(drop));
+    each(&|| FunctionTable::build(&ranges).map(drop));
+    println!("{refusals} refusals");
+    assert!(refusals >= 3, "{refusals}");
 }
 
 #[test]

@@ -9,6 +9,9 @@ mod sync;
 
 #[path = "../../src/batch.rs"]
 mod batch;
+#[path = "../../src/registry/claim.rs"]
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the models; the registry is not here"))]
+mod claim;
 #[path = "../../src/code_map.rs"]
 mod code_map;
 #[path = "../../src/error.rs"]
@@ -39,6 +42,9 @@ mod model;
 #[cfg(test)]
 #[path = "../tests/grace_period.rs"]
 mod grace_period;
+#[cfg(test)]
+#[path = "../tests/owners.rs"]
+mod owners;
 #[cfg(test)]
 #[path = "../tests/publication.rs"]
 mod publication;

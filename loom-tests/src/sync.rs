@@ -44,10 +44,22 @@ pub(crate) mod edge {
     macro_rules! edges {
         ($($name:ident = $ordering:ident;)*) => {
             $(pub(crate) fn $name() -> Ordering {
-                if super::is_weakened(stringify!($name)) { Ordering::Relaxed } else { Ordering::$ordering }
+                if crate::sync::is_weakened(stringify!($name)) { Ordering::Relaxed } else { Ordering::$ordering }
             })*
             #[cfg(test)]
             pub(crate) const EDGES: &[(&str, Ordering)] = &[$((stringify!($name), Ordering::$ordering)),*];
+        };
+    }
+    /// Edges like any other; their list has another name, for both are in one module.
+    macro_rules! registry_edges {
+        ($($edge:tt)*) => {
+            mod registry {
+                use std::sync::atomic::Ordering;
+                edges! { $($edge)* }
+            }
+            pub(crate) use registry::*;
+            #[cfg(test)]
+            pub(crate) use registry::EDGES as REGISTRY_EDGES;
         };
     }
     macro_rules! fences {

@@ -5,7 +5,7 @@ use super::code_memory::CodeMemory;
 use super::code_tables::CodeTables;
 use super::engine::{Engine, LoadError};
 use super::pc::EngineCodePc;
-use super::residence::{Claim, ResidentCode};
+use super::residence::{CodeClaim, ResidentCode};
 use crate::Refused;
 use crate::index::entry::Item;
 use crate::index::shared::Shared;
@@ -29,7 +29,7 @@ struct Original {
     engine: Engine,
     memory: Shared<CodeMemory>,
     /// None without text.
-    claim: Option<Claim>,
+    claim: Option<CodeClaim>,
 }
 
 /// Code in memory could not be registered; the memory comes back.
@@ -100,7 +100,7 @@ impl EngineCode {
         let claim = match memory.mapping() {
             None => Ok(None),
             Some(mapping) => {
-                Claim::join(engine.map_handle(), mapping, memory.shared_tables()).map(Some)
+                CodeClaim::on(engine.map_handle(), mapping, memory.shared_tables()).map(Some)
             }
         };
         match claim {

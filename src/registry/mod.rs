@@ -42,6 +42,7 @@
 
 mod address_map;
 mod breakpoint;
+mod claim;
 mod code_allocator;
 mod code_image;
 mod code_image_builder;

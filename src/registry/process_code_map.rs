@@ -38,3 +38,9 @@ impl CodeMapHandle {
         }
     }
 }
+
+impl AsRef<CodeMap<ResidentCode>> for CodeMapHandle {
+    fn as_ref(&self) -> &CodeMap<ResidentCode> {
+        self.get()
+    }
+}

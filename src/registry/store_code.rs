@@ -5,7 +5,7 @@ use super::code_patch::CodePatch;
 use super::engine::LoadError;
 use super::engine_code::EngineCode;
 use super::pc::StoreCodePc;
-use super::residence::{Claim, ResidentCode};
+use super::residence::{CodeClaim, ResidentCode};
 use crate::Refused;
 use crate::index::entry::Item;
 use crate::index::try_box::try_box;
@@ -32,7 +32,7 @@ enum Storage {
 struct PrivateCopy {
     memory: CodeMemory,
     /// None without text.
-    claim: Option<Claim>,
+    claim: Option<CodeClaim>,
 }
 
 impl StoreCode {
@@ -52,7 +52,7 @@ impl StoreCode {
             let claim = match memory.mapping() {
                 None => None,
                 Some(mapping) => {
-                    Some(Claim::join(engine.map_handle(), mapping, memory.shared_tables())?)
+                    Some(CodeClaim::on(engine.map_handle(), mapping, memory.shared_tables())?)
                 }
             };
             let copy = try_box(PrivateCopy { memory, claim });
@@ -105,7 +105,7 @@ impl StoreCode {
     pub(crate) fn release(self, mut closed: impl FnMut(Item<ResidentCode>)) {
         let Self { storage, original } = self;
         if let Storage::Private(copy) = storage
-            && let Some(item) = copy.claim.and_then(Claim::release)
+            && let Some(item) = copy.claim.and_then(CodeClaim::release)
         {
             closed(item);
         }

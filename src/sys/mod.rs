@@ -6,7 +6,6 @@
 //! - [`clock`]: nanoseconds that never go back, and a pause that signals end;
 //! - [`thread`]: a number that tells a process's threads apart;
 //! - `pages`: memory for machine code, and making written instructions visible (`registry` only);
-//! - `claims`: a count for which zero is final (`registry` only; no port needs to change it);
 //! - `perf`: a clock, a thread's number, and a mapping that `perf` notices (`perf` only; Linux);
 //! - `signals`: what the trap runtime asks of signals (`trap` only; Linux);
 //! - [`prefetch`]: begins to fetch memory that will be read (it may as well do nothing).
@@ -15,8 +14,6 @@
 //! it says.
 
 pub(crate) mod barrier;
-#[cfg(feature = "registry")]
-pub(crate) mod claims;
 pub(crate) mod clock;
 pub(crate) mod destroying;
 pub(crate) mod fork;

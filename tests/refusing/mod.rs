@@ -71,6 +71,14 @@ pub(crate) struct Outcome<R> {
     pub(crate) refused: usize,
 }
 
+impl<R> Outcome<R> {
+    /// The same, with what `map` makes of the result.
+    pub(crate) fn map<S>(self, map: impl FnOnce(R) -> S) -> Outcome<S> {
+        let Self { result, asked, refused } = self;
+        Outcome { result: map(result), asked, refused }
+    }
+}
+
 /// Runs `operation` while the `k`-th allocation is refused, and those behind it if `for_good`.
 pub(crate) fn refusing<R>(k: usize, for_good: bool, operation: impl FnOnce() -> R) -> Outcome<R> {
     let plan = PLAN.get();

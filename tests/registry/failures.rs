@@ -4,10 +4,10 @@
 
 use crate::Bench;
 use crate::guests::images::Layout;
-use crate::refusing::{live_bytes, refusing};
+use crate::refusing::{Outcome, live_bytes, refusing, warm_up};
 use pcmap::registry::{
-    BreakpointError, CodeImage, CodeMemory, Component, EngineCode, Module, ModuleRegistry,
-    RegisteredModuleId, SignatureKey, StoreCodePc,
+    BreakpointError, CodeImage, CodeMemory, Component, Engine, EngineCode, EngineConfig, Module,
+    ModuleRegistry, RegisteredModuleId, SignatureKey, StoreCode, StoreCodePc,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -31,7 +31,10 @@ impl Refuse {
     /// Runs `operation` while the `k`-th is refused; how many were.
     fn run<R>(self, bench: &Bench, k: usize, operation: impl FnOnce() -> R) -> (R, usize) {
         match self {
-            Self::Heap { for_good } => refusing(k, for_good, operation),
+            Self::Heap { for_good } => {
+                let Outcome { result, refused, .. } = refusing(k, for_good, operation);
+                (result, refused)
+            }
             Self::Memory { for_good } => {
                 bench.memory.refuse(k, if for_good { usize::MAX } else { 1 });
                 let result = operation();
@@ -71,14 +74,6 @@ fn images() -> [(Layout, CodeImage); 2] {
     // So many modules that what a store knows of them has to grow, for one more.
     [Layout::with_signatures(40, 2, &[1, 2, 3, 5]), Layout::with_signatures(1, 4, &[3, 4])]
         .map(|layout| (layout.clone(), layout.image()))
-}
-
-/// Uses what the map's dependencies keep for a thread, so that nothing of that is counted.
-fn warm_up() {
-    let map = pcmap::CodeMap::new();
-    drop(map.register(1..2, ()).expect("free"));
-    drop(map.snapshot());
-    map.synchronize();
 }
 
 /// A store with some code, one of whose modules is registered.
@@ -221,6 +216,51 @@ fn loading() {
     }
 }
 
+/// What is made of an engine or of code, one call each.
+#[test]
+fn handles_and_copies() {
+    warm_up();
+    each_refusal("an engine", |refuse, k| {
+        let bench = Bench::new(false);
+        let config = EngineConfig::new().code_map(bench.map.clone());
+        let (engine, refused) = refuse.run(&bench, k, || Engine::new(config));
+        (engine.is_ok(), refused)
+    });
+    let [(layout, image), _] = images();
+    let with_code = |one: &dyn Fn(&EngineCode) -> bool, refuse: Refuse, k| {
+        let bench = Bench::new(true);
+        let code = EngineCode::load(&bench.engine, image.clone()).expect("memory");
+        let (success, refused) = refuse.run(&bench, k, || one(&code));
+        bench.map.synchronize();
+        assert_eq!((bench.map.stats().entries, bench.memory.live()), (1, 1));
+        drop(code);
+        bench.assert_empty();
+        (success, refused)
+    };
+    each_refusal("a module", |refuse, k| {
+        with_code(&|code| Module::new(code, 0).is_ok(), refuse, k)
+    });
+    each_refusal("a component", |refuse, k| {
+        with_code(&|code| Component::new(code, 0..40).is_ok(), refuse, k)
+    });
+    each_refusal("a store's code", |refuse, k| {
+        let copy = |code: &EngineCode| {
+            StoreCode::new(code).map(|copy| assert_eq!(copy.text(), layout.text)).is_ok()
+        };
+        with_code(&copy, refuse, k)
+    });
+    each_refusal("a deep clone", |refuse, k| {
+        let bench = Bench::new(false);
+        let memory = CodeMemory::publish(&bench.engine, image.clone()).expect("memory");
+        let (copy, refused) = refuse.run(&bench, k, || memory.deep_clone());
+        let success = copy.map(|copy| assert_eq!(copy.text(), layout.text)).is_ok();
+        assert_eq!((memory.text(), bench.memory.live()), (&*layout.text, 1));
+        drop(memory);
+        bench.assert_empty();
+        (success, refused)
+    });
+}
+
 #[test]
 fn registering_modules() {
     warm_up();
@@ -257,6 +297,22 @@ fn registering_modules() {
             if result.is_err() {
                 assert_eq!(populated.picture(), before);
             }
+            populated.end();
+            (result.is_ok(), refused)
+        });
+        each_refusal("where a module's code is, or register it", |refuse, k| {
+            let mut populated = Populated::new(private_copies, &image);
+            let code = EngineCode::load(&populated.bench.engine, other.clone()).expect("memory");
+            let module = Module::new(&code, 0).expect("memory");
+            let before = populated.picture();
+            let Populated { bench, store, .. } = &mut populated;
+            let (result, refused) =
+                refuse.run(bench, k, || store.store_code_base_or_register(&module));
+            match result {
+                Ok(base) => assert_eq!(base, populated.store.store_code_base(&code)),
+                Err(_) => assert_eq!(populated.picture(), before),
+            }
+            drop((module, code));
             populated.end();
             (result.is_ok(), refused)
         });
@@ -312,7 +368,7 @@ fn dropping_a_store_while_a_destructor_panics() {
         }
         bench.memory.unwind();
         let dropped = || catch_unwind(AssertUnwindSafe(|| drop(store)));
-        let (result, refused) = refusing(1, false, dropped);
+        let Outcome { result, refused, .. } = refusing(1, false, dropped);
         assert_eq!((refused, bench.memory.is_to_unwind()), (1, false), "the list, and a region");
         assert!(result.is_err(), "the panic is seen");
         assert_eq!(bench.map.stats().entries, 0);

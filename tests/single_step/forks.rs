@@ -7,6 +7,7 @@
 
 use crate::allocator;
 use crate::call::{CALLS, Call, Scene};
+use crate::children::{end_children_that_panic, leave, status_for};
 use crate::is_long;
 use crate::site::{Shape, Site, warm_up};
 use crate::tracked::Tally;
@@ -16,26 +17,6 @@ use std::cell::Cell;
 
 /// Seconds after which a child is taken to hang.
 const PATIENCE: libc::c_uint = 60;
-
-/// Ends a child, running nothing of the harness.
-fn leave(status: u32) -> ! {
-    // SAFETY: ends the process at once.
-    unsafe { libc::_exit(status as i32) }
-}
-
-/// The exit status that stands for a failed check on a line: one byte, and not zero.
-const fn status_for(line: u32) -> u32 {
-    line % 251 + 1
-}
-
-/// A check in a child: where it stands becomes the exit status.
-macro_rules! ensure {
-    ($condition:expr) => {
-        if !$condition {
-            leave(status_for(line!()));
-        }
-    };
-}
 
 /// A child registers, looks up, unregisters and synchronizes. `in_call`: it is in the midst of the
 /// interrupted call, which may have garbage in hand.
@@ -83,32 +64,55 @@ fn status_of(pid: libc::pid_t) -> i32 {
     if libc::WIFSIGNALED(status) { -libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) }
 }
 
-/// Steps through `call` and forks at every `every`-th boundary. Gives boundaries and forks.
-fn fork_every(call: Call, site: &Site, every: usize) -> (usize, [usize; 2]) {
-    let mut scene = Scene::new(call, site);
-    let forks = Cell::new([0, 0]);
-    let due = Cell::new(false);
+/// How many children did their work in the handler, and how many after the interrupted call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Children {
+    pub(crate) in_handler: usize,
+    pub(crate) completed: usize,
+}
+
+impl Children {
+    pub(crate) fn all(self) -> usize {
+        self.in_handler + self.completed
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        let (in_handler, completed) =
+            (self.in_handler + other.in_handler, self.completed + other.completed);
+        Self { in_handler, completed }
+    }
+}
+
+/// Steps through `work` and forks at every `every`-th boundary. Half of the children `live_on` there
+/// and end. The other half complete the work: for them the result is `None`, and they are to live on
+/// and end. Else it is the number of boundaries and of children.
+pub(crate) fn fork_at_every(
+    name: &str,
+    every: usize,
+    live_on: impl Fn(),
+    work: impl FnOnce(),
+) -> Option<(usize, Children)> {
+    end_children_that_panic();
+    let children = Cell::new(Children::default());
+    let (due, completes) = (Cell::new(false), Cell::new(false));
     let failed = Cell::new(None);
-    let completes = Cell::new(false);
     let visit = |boundary: &Boundary| {
         due.set(due.get() || boundary.number.is_multiple_of(every));
         if !due.get() || boundary.in_allocator || failed.get().is_some() {
             return Then::Step;
         }
         due.set(false);
-        let mut counts = forks.get();
-        let kind = (counts[0] + counts[1]) % 2;
+        let mut so_far = children.get();
+        let in_handler = so_far.all().is_multiple_of(2);
         // SAFETY: the child goes on with what glibc keeps usable after a fork (memory allocation:
         // this thread is not inside it), the crate under test, and `_exit`.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             // SAFETY: no preconditions; its default action ends the child.
             unsafe { libc::alarm(PATIENCE) };
-            // A panic must not unwind into the harness, of which this process has but one thread.
-            std::panic::set_hook(Box::new(|_| leave(254)));
-            if kind == 0 {
+            if in_handler {
                 allocator::allow();
-                live_on(site, &call, None, true);
+                live_on();
                 leave(0);
             }
             completes.set(true);
@@ -116,50 +120,76 @@ fn fork_every(call: Call, site: &Site, every: usize) -> (usize, [usize; 2]) {
         }
         let status = if pid > 0 { status_of(pid) } else { 255 };
         if status != 0 {
-            failed.set(Some((boundary.number, boundary.pc, kind, status)));
+            failed.set(Some((boundary.number, boundary.pc, in_handler, status)));
         }
-        counts[kind] += 1;
-        forks.set(counts);
+        *(if in_handler { &mut so_far.in_handler } else { &mut so_far.completed }) += 1;
+        children.set(so_far);
         Then::Step
     };
-    let ((), steps) = step(&visit, || scene.perform());
+    let ((), steps) = step(&visit, work);
     if completes.get() {
-        // In a child: the call that was interrupted has ended.
-        live_on(site, &call, Some(true), false);
-        ensure!(scene.undo().map().stats().retired == 0);
-        leave(0);
+        return None;
     }
-    scene.undo();
     assert_eq!(
         failed.get(),
         None,
-        "{}: boundary, pc, kind of child, exit status (a line % 251 + 1, or a signal)",
-        call.name()
+        "{name}: boundary, pc, whether in the handler, exit status (a line % 251 + 1, or a signal)"
     );
-    (steps.boundaries, forks.get())
+    Some((steps.boundaries, children.get()))
+}
+
+/// Steps through `call` and forks at every so many boundaries.
+fn fork_in(call: Call, site: &Site) -> Children {
+    let (mut scene, every) = (Scene::new(call, site), call.spacing());
+    let name = call.name();
+    let live_on_here = || live_on(site, &call, None, true);
+    let Some((boundaries, children)) =
+        fork_at_every(&name, every, live_on_here, || scene.perform())
+    else {
+        // A child, in which the call that was interrupted has ended.
+        live_on(site, &call, Some(true), false);
+        ensure!(scene.undo().map().stats().retired == 0);
+        leave(0);
+    };
+    scene.undo();
+    println!("{name}: {} forks, at every {every} of {boundaries} boundaries", children.all());
+    children
+}
+
+/// Forks in all calls on maps that are tall, or are not.
+fn fork_in_all(is_tall: bool) {
+    warm_up();
+    let mut total = Children::default();
+    let tall = is_tall.then(|| Site::new(Shape::Tall));
+    for &call in CALLS {
+        if (call.shape == Shape::Tall) != is_tall || call.is_large && !is_long() {
+            continue;
+        }
+        let children = match &tall {
+            Some(tall) => fork_in(call, tall),
+            None => {
+                let site = Site::new(call.shape);
+                let children = fork_in(call, &site);
+                site.close();
+                children
+            }
+        };
+        total = total.and(children);
+    }
+    if let Some(tall) = tall {
+        tall.close();
+    }
+    let Children { in_handler, completed } = total;
+    println!("{in_handler} children worked in the handler, {completed} completed the call");
+    assert!(total.all() > if is_tall { 100 } else { 500 }, "suspiciously few forks");
 }
 
 #[test]
 fn a_fork_at_any_instruction() {
-    warm_up();
-    let mut total = [0, 0];
-    for &call in CALLS {
-        if call.shape == Shape::Tall || call.is_large && !is_long() {
-            continue;
-        }
-        let site = Site::new(call.shape);
-        let every = call.spacing();
-        let (boundaries, forks) = fork_every(call, &site, every);
-        site.close();
-        let [inside, completed] = forks;
-        println!(
-            "{}: {} forks, at every {every} of {boundaries} boundaries",
-            call.name(),
-            inside + completed
-        );
-        total = [total[0] + inside, total[1] + completed];
-    }
-    let [inside, completed] = total;
-    println!("{inside} children worked in the handler, {completed} completed the call");
-    assert!(inside + completed > 500, "suspiciously few forks");
+    fork_in_all(false);
+}
+
+#[test]
+fn a_fork_at_any_instruction_on_a_tall_tree() {
+    fork_in_all(true);
 }

@@ -11,7 +11,6 @@ use crate::trap::{Boundary, Then, step};
 use crate::watch::{Point, points};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::mpsc;
 use std::thread;
 
 /// What others do while the call stands still: each to be completed. The state before the call or
@@ -52,26 +51,24 @@ fn go_on(site: &Site, call: &Call, [changing, constant]: &[Vec<Point>; 2], write
 }
 
 /// Says where a thread hung, and ends the process: nothing else can be done about it.
-fn give_up(call: &Call, number: usize) -> ! {
-    eprintln!("{}: held at boundary {number}, and another thread hangs", call.name());
+fn give_up(name: &str, number: usize) -> ! {
+    eprintln!("{name}: held at boundary {number}, and another thread hangs");
     std::process::abort();
 }
 
-/// Steps through `call`; at the boundaries that `when` picks, another thread goes on meanwhile.
-/// Gives the boundaries and the holds.
-fn hold(
-    call: Call,
-    site: &Site,
-    write: bool,
+/// Steps through `work`; at the boundaries that `when` picks (or, with `once`, at the first of them)
+/// it is held, and another thread makes `go_on` meanwhile, which says whether it saw the state after
+/// the work. Gives the boundaries and the holds.
+pub(crate) fn hold_while(
+    name: &str,
     when: impl Fn(usize) -> bool,
-    stop_after_one: bool,
+    once: bool,
+    go_on: impl Fn() -> bool + Sync,
+    work: impl FnOnce(),
 ) -> (usize, usize) {
     let (asked, done) = (Count::default(), Count::default());
-    let over = AtomicBool::new(false);
-    let points = points(&call);
-    let mut scene = Scene::new(call, site);
-    let holds = Cell::new(0);
-    let (due, was_after) = (Cell::new(false), AtomicBool::new(false));
+    let (over, was_after) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (holds, due) = (Cell::new(0), Cell::new(false));
     let ((), steps) = thread::scope(|scope| {
         scope.spawn(|| {
             /// Counts as done however it ends, so that the other thread is not left waiting.
@@ -88,7 +85,7 @@ fn hold(
                     break;
                 }
                 let _done = Done(&done);
-                let after = go_on(site, &call, &points, write);
+                let after = go_on();
                 assert!(after || !was_after.load(SeqCst), "back again");
                 was_after.store(after, SeqCst);
             }
@@ -102,22 +99,70 @@ fn hold(
             holds.set(holds.get() + 1);
             asked.raise();
             if !done.wait_above(asked.get() - 1) {
-                give_up(&call, boundary.number);
+                give_up(name, boundary.number);
             }
-            if stop_after_one { Then::Run } else { Then::Step }
+            if once { Then::Run } else { Then::Step }
         };
-        let result = step(&visit, || scene.perform());
+        let result = step(&visit, work);
         over.store(true, SeqCst);
         asked.raise();
         result
     });
+    (steps.boundaries, holds.get())
+}
+
+/// Holds `call`, as [`hold_while`] says; `write`: the other thread writes what takes something from
+/// the call.
+fn hold(
+    call: Call,
+    site: &Site,
+    write: bool,
+    when: impl Fn(usize) -> bool,
+    once: bool,
+) -> (usize, usize) {
+    let (points, name) = (points(&call), call.name());
+    let mut scene = Scene::new(call, site);
+    let go_on = || go_on(site, &call, &points, write);
+    let counts = hold_while(&name, when, once, go_on, || scene.perform());
     let after = call.shows_targets()[1];
     for target in call.targets() {
         let found = site.map().lookup(target.start, |hit| hit.value().id());
-        assert_eq!(found, after.then_some(target.start), "{}", call.name());
+        assert_eq!(found, after.then_some(target.start), "{name}");
     }
     scene.undo();
-    (steps.boundaries, holds.get())
+    counts
+}
+
+/// Starts a thread that sets a scene, makes its call, and stops for ever at boundary `at`. Returns
+/// when it stands there; whether it does, and did not come to the end before.
+pub(crate) fn stop_at<S>(
+    at: usize,
+    set: impl FnOnce() -> S + Send + 'static,
+    perform: impl FnOnce(&mut S) + Send + 'static,
+) -> bool {
+    const STACK: usize = 1 << 20;
+    let stands: &'static Count = Box::leak(Box::default());
+    let ended: &'static AtomicBool = Box::leak(Box::default());
+    let thread = thread::Builder::new().stack_size(STACK).spawn(move || {
+        warm_up();
+        let mut scene = set();
+        let visit = |boundary: &Boundary| {
+            if boundary.number < at || boundary.in_allocator {
+                return Then::Step;
+            }
+            stands.raise();
+            stop_for_ever()
+        };
+        step(&visit, || perform(&mut scene));
+        ended.store(true, SeqCst);
+        stands.raise();
+        std::mem::forget(scene);
+    });
+    let thread = thread.expect("a thread");
+    while !stands.wait_above(0) {
+        assert!(!thread.is_finished(), "it panicked");
+    }
+    !ended.load(SeqCst)
 }
 
 /// Runs `one` for every call, on a map of its shape.
@@ -155,11 +200,17 @@ fn a_call_held_again_and_again() {
     assert!(totals.get() > 1000, "suspiciously few holds");
 }
 
+/// In the long version each call is made so many times, each time stepped through to another boundary:
+/// without optimisation that takes a minute or more for some.
+pub(crate) const LONG_RUNS: usize = if cfg!(debug_assertions) { 30 } else { 200 };
+/// And so many threads are stopped in it: they stay, so there cannot be any number of them.
+pub(crate) const LONG_STOPS: usize = if cfg!(debug_assertions) { 30 } else { 60 };
+
 /// Held once in each of many runs, while another thread registers, looks up, unregisters and
 /// reclaims: the call that was held has to begin anew, if its moment had not come.
 #[test]
 fn a_call_held_while_others_write() {
-    let runs = if is_long() { 200 } else { 3 };
+    let runs = if is_long() { LONG_RUNS } else { 3 };
     let totals = Cell::new(0);
     warm_up();
     let tall = Site::new(Shape::Tall);
@@ -193,8 +244,7 @@ fn a_call_held_while_others_write() {
 /// there when the test ends (and the process, too): every other thread goes on.
 #[test]
 fn threads_that_stop_for_ever() {
-    const STACK: usize = 1 << 20;
-    let stops = if is_long() { 60 } else { 3 };
+    let stops = if is_long() { LONG_STOPS } else { 3 };
     let mut total = 0;
     warm_up();
     for &call in CALLS {
@@ -220,28 +270,7 @@ fn threads_that_stop_for_ever() {
             if !shared {
                 site = new_site();
             }
-            let (tell, told) = mpsc::channel();
-            let thread = thread::Builder::new().stack_size(STACK).spawn(move || {
-                warm_up();
-                let stops = std::sync::Arc::new(Count::default());
-                let mut scene = Scene::new(call, site);
-                tell.send(stops.clone()).expect("somebody waits");
-                let visit = |boundary: &Boundary| {
-                    if boundary.number < at || boundary.in_allocator {
-                        return Then::Step;
-                    }
-                    stops.raise();
-                    stop_for_ever()
-                };
-                step(&visit, || scene.perform());
-                stops.raise(); // it ended before
-                std::mem::forget(scene);
-                0
-            });
-            let thread = thread.expect("a thread");
-            let stops = told.recv().expect("the thread tells");
-            while !stops.wait_above(0) {}
-            stopped += usize::from(!thread.is_finished());
+            stopped += usize::from(stop_at(at, move || Scene::new(call, site), Scene::perform));
             // This thread, and one that comes later.
             let go_on = move || go_on(site, &call, &points(&call), true);
             let before = go_on();

@@ -9,10 +9,21 @@
 //! - [`held`]: the thread is held, or stopped for ever, while others write to the same map;
 //! - [`forks`]: the process forks; the child goes on with the map, or with the very call.
 //!
-//! Which calls on which maps: [`call`] and [`site`]. With `PCMAP_LONG=1` in the environment the
+//! Which calls on which maps: [`call`] and [`site`]. All of it once more for the calls that load code
+//! into engines and stores: `registry`. With `PCMAP_LONG=1` in the environment the
 //! last two visit many more boundaries.
 //!
 //! x86-64 Linux only: elsewhere there is no trap flag that a program could set for itself.
+
+/// A check in a child of `fork`: where it stands becomes the exit status.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+macro_rules! ensure {
+    ($condition:expr) => {
+        if !$condition {
+            crate::children::leave(crate::children::status_for(line!()));
+        }
+    };
+}
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod allocator;
@@ -24,6 +35,8 @@ mod forks;
 mod futex;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod held;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", feature = "registry"))]
+mod registry;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod signals;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -33,6 +46,9 @@ mod trap;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod watch;
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[path = "../children/mod.rs"]
+mod children;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[path = "../tracked/mod.rs"]
 mod tracked;

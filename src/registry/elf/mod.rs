@@ -55,7 +55,9 @@ impl CodeImage {
     ///
     /// # Errors
     ///
-    /// [`ElfError`], also for an object file whose code still has relocations to be applied.
+    /// [`ElfError`], also for an object file whose code still has relocations to be applied. (Without
+    /// memory for one number per section of the file `object`, which reads it, aborts the process; that
+    /// comes first, and nothing else does.)
     pub fn from_elf(bytes: &[u8]) -> Result<Self, ElfError> {
         let file = parse(bytes)?;
         let layout = TextLayout::of_all(&file, bytes)?;
@@ -92,7 +94,8 @@ impl CodeImage {
     /// # Errors
     ///
     /// [`ElfError`], also for artifacts without symbols (`Config::debug_symbols(false)`) and those
-    /// for wasmtime's interpreter.
+    /// for wasmtime's interpreter. (Without memory for the file's sections, as
+    /// [`CodeImage::from_elf`].)
     pub fn from_wasmtime_artifact(bytes: &[u8]) -> Result<Self, ElfError> {
         artifact::read(bytes)
     }
