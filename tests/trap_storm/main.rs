@@ -12,27 +12,23 @@ mod thread_timer;
 mod trap_guests;
 
 mod interruptions;
+mod memory;
 mod storm;
 mod watchdog;
 mod work;
 mod worker;
 
+use memory::settled;
 use pcmap::registry::process_code_map;
+use std::env;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use std::{env, fs};
 use storm::{Signals, Storm};
 
 fn is_set(variable: &str) -> bool {
     env::var_os(variable).is_some_and(|value| value != "0")
-}
-
-/// Pages of memory that the process has.
-fn resident() -> u64 {
-    let statm = fs::read_to_string("/proc/self/statm").expect("the system tells");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number")
 }
 
 /// One test, for what is measured is the process's.
@@ -42,25 +38,26 @@ fn every_trap_is_attributed_and_nothing_stops() {
         return;
     }
     let wanted = if is_set("PCMAP_LONG") { 1_000_000 } else { 100_000 };
-    let storm = Storm::new(Duration::from_secs(60));
-    let mut warm = None;
+    let patience = Duration::from_secs(60);
     let began = Instant::now();
-    storm.run(Signals::None, |storm| {
-        if storm.traps() > wanted / 4 {
-            warm.get_or_insert_with(resident);
-        }
-        storm.traps() >= wanted
-    });
-    let (warm, now) = (warm.expect("it was warm"), resident());
-    let (traps, loads) = (storm.traps(), storm.loads());
-    drop(storm);
-    println!("{traps} traps, {loads} loads in {:?}; {warm} pages, then {now}", began.elapsed());
-    assert!(loads > 100 && now <= warm + warm / 20, "{warm} pages, then {now}");
+    let calm = |traps| {
+        let storm = Storm::new(patience);
+        storm.run(Signals::None, |storm| storm.traps() >= traps);
+        (storm.traps(), storm.loads())
+    };
+    let (first_traps, first_loads) = calm(wanted / 4);
+    let warm = settled();
+    let (traps, loads) = calm(wanted - first_traps);
+    let now = settled();
+    let (traps, loads) = (first_traps + traps, first_loads + loads);
+    println!("{traps} traps, {loads} loads in {:?}; {warm:?}, then {now:?}", began.elapsed());
+    assert!(loads > 100);
+    assert!(now.own <= warm.own + warm.all / 20, "{warm:?}, then {now:?}");
 
     interruptions::install();
     let ceiling = interruptions::ceiling();
     let length = Duration::from_secs(if is_set("PCMAP_LONG") { 60 } else { 3 });
-    let (storm, began) = (Storm::new(Duration::from_secs(60)), Instant::now());
+    let (storm, began) = (Storm::new(patience), Instant::now());
     storm.run(Signals::AsManyAsProgressAllows, |storm| {
         let is_enough = storm.traps() > 1000 && storm.loads() > 10 && storm.samples() > 1000;
         is_enough && began.elapsed() >= length
