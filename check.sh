@@ -1,10 +1,26 @@
 #!/usr/bin/env bash
-# Every check that CI runs, for running at a desk. Needs cargo, and nothing else: a formatter or a
-# linter that is not installed is skipped with a notice.
+# Every check that CI runs, for running at a desk. Needs cargo, and nothing else: a formatter, a linter
+# or another target that is not installed is skipped with a notice.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 step() { printf '\n== %s\n' "$*"; }
+
+# Type-checks for another target: with its standard library where that is installed, else with one that
+# is built from its source, which takes a nightly compiler and rust-src.
+check_for() {
+  local target=$1 sysroot
+  shift
+  step "types on $target"
+  sysroot=$(rustc +nightly --print sysroot 2>/dev/null || true)
+  if [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
+    cargo check --target "$target" "$@"
+  elif [ -n "$sysroot" ] && [ -d "$sysroot/lib/rustlib/src/rust/library/std" ]; then
+    cargo +nightly check -Z build-std --target "$target" "$@"
+  else
+    echo "skipped: neither its standard library nor that library's source is installed"
+  fi
+}
 
 step 'tests, models included'
 cargo test --workspace
@@ -27,6 +43,13 @@ if cargo clippy --version >/dev/null 2>&1; then
 else
   echo 'skipped: clippy is not installed'
 fi
+
+# Everything where the trap runtime has its other port; elsewhere the library.
+check_for aarch64-unknown-linux-gnu --all-targets --features perf
+for target in i686-unknown-linux-gnu aarch64-apple-darwin x86_64-unknown-freebsd; do
+  check_for "$target" --lib
+  check_for "$target" --lib --no-default-features
+done
 
 step 'documentation'
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items

@@ -5,6 +5,10 @@
 //! What a trap costs, from the fault to the instruction that the handler sends the guest on to: with
 //! a handler that does nothing else, and with one that first asks the map what faulted. It is always
 //! the same load, so the lookup is a warm one; what a cold one takes is in `lookup_latency`.
+//!
+//! Then the same by way of the trap runtime: from the call of a guest to the `Err` with its trap (case
+//! `trap`), and a call that does not trap (`call`), against what C does (`sigsetjmp`), and against the
+//! least there is.
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[path = "support/guest.rs"]
@@ -15,21 +19,25 @@ mod options;
 mod report;
 #[path = "support/rounds.rs"]
 mod rounds;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[path = "support/way_back.rs"]
+mod way_back;
 
 use options::Options;
 use report::Report;
-use std::io::Error;
+use std::error::Error;
 
-fn main() -> Result<(), Error> {
+fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::from_command_line();
     let mut report = Report::new("trap_delivery", &options);
     measure(&options, &mut report)?;
+    measure_runtime(&options, &mut report)?;
     report.save();
     Ok(())
 }
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn measure(options: &Options, report: &mut Report) -> Result<(), Error> {
+fn measure(options: &Options, report: &mut Report) -> Result<(), Box<dyn Error>> {
     use guest::{CODE, ForbiddenPage, Handler};
     use options::Mode;
     use report::{SUBJECT, Setting};
@@ -68,8 +76,69 @@ fn measure(options: &Options, report: &mut Report) -> Result<(), Error> {
     Ok(())
 }
 
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn measure_runtime(options: &Options, report: &mut Report) -> Result<(), Box<dyn Error>> {
+    use guest::{ForbiddenPage, Handler};
+    use report::{SUBJECT, Setting};
+    use rounds::{median, take_turns};
+    use way_back::{Process, Way};
+
+    let (page, readable) = (ForbiddenPage::map()?, 0_u64);
+    for n in [10, 1_000] {
+        if !options.wants("even", n) {
+            continue;
+        }
+        let process = Process::with_modules(n)?;
+        let trap = |way, times| process.call(way, page.0, times);
+        let call = |way, times| process.call(way, &raw const readable, times);
+        let resume_only = |times| page.fault(Handler::ResumeOnly, times);
+        type Contender<'c> = (&'static str, &'c dyn Fn(usize) -> std::io::Result<f64>);
+        let cases: [(&str, usize, [Contender<'_>; 3]); 2] = [
+            (
+                "trap",
+                options.mode.pick(10_000, 5_000, 100),
+                [
+                    ("resume_only", &resume_only),
+                    ("sigsetjmp", &|times| trap(Way::Jump, times)),
+                    (SUBJECT, &|times| trap(Way::Activation, times)),
+                ],
+            ),
+            (
+                "call",
+                options.mode.pick(1_000_000, 200_000, 100),
+                [
+                    ("plain_call", &|times| call(Way::Plain, times)),
+                    ("sigsetjmp", &|times| call(Way::Jump, times)),
+                    (SUBJECT, &|times| call(Way::Activation, times)),
+                ],
+            ),
+        ];
+        for (case, times, contenders) in cases {
+            if !options.wants_case(case) {
+                continue;
+            }
+            let rounds = options.mode.pick(101, 31, 1);
+            let samples = take_turns(rounds, contenders.len(), |i| contenders[i].1(times));
+            let mut medians = Vec::new();
+            for ((name, _), samples) in contenders.iter().zip(samples) {
+                let samples = samples.into_iter().collect::<Result<Vec<_>, _>>()?;
+                medians.push((*name, median(samples)));
+            }
+            let (layout, more) = ("even", String::new());
+            let setting = Setting { case, layout, n, threads: 1, writers: 0, more };
+            report.times(&setting, &medians);
+        }
+    }
+    Ok(())
+}
+
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-fn measure(_: &Options, report: &mut Report) -> Result<(), Error> {
+fn measure(_: &Options, report: &mut Report) -> Result<(), Box<dyn Error>> {
     report.note("skipped: the signal frames of this system are not known");
+    Ok(())
+}
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+fn measure_runtime(_: &Options, _: &mut Report) -> Result<(), Box<dyn Error>> {
     Ok(())
 }

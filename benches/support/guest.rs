@@ -70,6 +70,13 @@ pub(crate) fn code() -> Range<usize> {
     (pcmap_bench_load as *const ()).addr()..(pcmap_bench_end as *const ()).addr()
 }
 
+/// Its instructions, up to where it resumes after a fault: a function that runs anywhere.
+pub(crate) fn text() -> &'static [u8] {
+    let start = pcmap_bench_load as *const u8;
+    // SAFETY: text of this program, which stays.
+    unsafe { std::slice::from_raw_parts(start, resumption() - start.addr()) }
+}
+
 /// Where it is to resume.
 pub(crate) fn resumption() -> usize {
     (pcmap_bench_resumed as *const ()).addr()
@@ -99,7 +106,7 @@ extern "C" fn look_up(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     match CODE.lookup(*pc as usize, |hit| *hit.value()) {
         Some(resumption) => *pc = resumption as _,
         // Not the guest's: a fault to die of, as soon as this returns.
-        None => drop(handle_with(libc::SIG_DFL)),
+        None => drop(handle_with(libc::SIG_DFL, 0)),
     }
 }
 
@@ -114,11 +121,14 @@ fn pc(context: &mut libc::ucontext_t) -> &mut u64 {
 }
 
 /// Changes what is done about SIGSEGV; the action that was there before.
-fn handle_with(handler: libc::sighandler_t) -> Result<libc::sigaction, Error> {
+pub(crate) fn handle_with(
+    handler: libc::sighandler_t,
+    flags: c_int,
+) -> Result<libc::sigaction, Error> {
     // SAFETY: all zero is a valid action (default, no flags, empty mask).
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     action.sa_sigaction = handler;
-    action.sa_flags = libc::SA_SIGINFO;
+    action.sa_flags = flags;
     let mut before = action;
     // SAFETY: the action is whole, and its handler does only what a handler may.
     if unsafe { libc::sigaction(libc::SIGSEGV, &action, &mut before) } != 0 {
@@ -129,7 +139,7 @@ fn handle_with(handler: libc::sighandler_t) -> Result<libc::sigaction, Error> {
 
 /// A page that may not be read.
 #[derive(Debug)]
-pub(crate) struct ForbiddenPage(*const u64);
+pub(crate) struct ForbiddenPage(pub(crate) *const u64);
 
 impl ForbiddenPage {
     /// # Errors
@@ -157,7 +167,7 @@ impl ForbiddenPage {
             Handler::ResumeOnly => resume_only,
             Handler::LookUp => look_up,
         };
-        let before = handle_with((action as *const ()).addr())?;
+        let before = handle_with((action as *const ()).addr(), libc::SA_SIGINFO)?;
         let began = Instant::now();
         let mut resumed = 0;
         for _ in 0..faults {

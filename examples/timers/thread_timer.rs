@@ -2,17 +2,20 @@
 //! A timer of a thread's own, for sampling it.
 
 use std::io::Error;
-use std::marker::PhantomData;
 use std::time::Duration;
 use std::{mem, ptr};
 
-/// Raises SIGPROF on this thread, again and again, until dropped.
+/// Raises SIGPROF on the thread that made it, again and again, until dropped.
+///
+/// Other threads may change how often: a thread that is interrupted faster than it can handle the
+/// signals cannot.
 #[derive(Debug)]
-pub(crate) struct ThreadTimer {
-    timer: libc::timer_t,
-    /// It belongs to the thread that started it.
-    not_send: PhantomData<*mut ()>,
-}
+pub(crate) struct ThreadTimer(libc::timer_t);
+
+// SAFETY: a number, which every thread of the process may use; the kernel knows whom it interrupts.
+unsafe impl Send for ThreadTimer {}
+// SAFETY: as above; the kernel orders changes.
+unsafe impl Sync for ThreadTimer {}
 
 impl ThreadTimer {
     /// # Errors
@@ -30,12 +33,22 @@ impl ThreadTimer {
         if unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) } != 0 {
             return Err(Error::last_os_error());
         }
-        let timer = Self { timer, not_send: PhantomData };
+        let timer = Self(timer);
+        timer.set_period(period)?;
+        Ok(timer)
+    }
+
+    /// Changes how often, from now on; a period of zero stops it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(crate) fn set_period(&self, period: Duration) -> Result<(), Error> {
         let period = libc::timespec { tv_sec: 0, tv_nsec: period.subsec_nanos().into() };
         let times = libc::itimerspec { it_interval: period, it_value: period };
         // SAFETY: a timer of ours, and a whole description.
-        match unsafe { libc::timer_settime(timer.timer, 0, &times, ptr::null_mut()) } {
-            0 => Ok(timer),
+        match unsafe { libc::timer_settime(self.0, 0, &times, ptr::null_mut()) } {
+            0 => Ok(()),
             _ => Err(Error::last_os_error()),
         }
     }
@@ -44,6 +57,6 @@ impl ThreadTimer {
 impl Drop for ThreadTimer {
     fn drop(&mut self) {
         // SAFETY: ours, and not deleted yet.
-        unsafe { libc::timer_delete(self.timer) };
+        unsafe { libc::timer_delete(self.0) };
     }
 }

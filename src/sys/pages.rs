@@ -12,7 +12,11 @@ pub(crate) type ErrorNumber = i32;
 /// What a page may be used for: never written and executed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
-    #[cfg(feature = "trap")]
+    #[cfg(all(
+        feature = "trap",
+        any(target_os = "linux", target_os = "android"),
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    ))]
     Nothing,
     ReadWrite,
     ReadExecute,
@@ -21,7 +25,11 @@ pub(crate) enum Use {
 impl Use {
     const fn protection(self) -> libc::c_int {
         match self {
-            #[cfg(feature = "trap")]
+            #[cfg(all(
+                feature = "trap",
+                any(target_os = "linux", target_os = "android"),
+                any(target_arch = "x86_64", target_arch = "aarch64")
+            ))]
             Self::Nothing => libc::PROT_NONE,
             Self::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
             Self::ReadExecute => libc::PROT_READ | libc::PROT_EXEC,

@@ -62,7 +62,7 @@ pub(crate) const MOST_BYTES: usize = 4;
 
 /// Where the return address is in a function without a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(target_arch = "x86_64", expect(dead_code, reason = "calls store the return address"))]
+#[expect(dead_code, reason = "each architecture has one of them")]
 pub(crate) enum Unframed {
     /// So many bytes above the stack pointer.
     OnStack(usize),

@@ -1,8 +1,10 @@
-//! The files for `perf`, read back as their formats say.
+//! The files for `perf`: read back as their formats say, and by `perf` itself.
 #![cfg(target_os = "linux")]
 
 #[expect(dead_code, reason = "other tests use the rest of it")]
+#[path = "../guests/mod.rs"]
 mod guests;
+mod perf_itself;
 
 use guests::images::Layout;
 use pcmap::perf::{JitDump, PerfMap};
