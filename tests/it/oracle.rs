@@ -490,7 +490,8 @@ fn run(ops: &[Op], pcs: impl Fn(&Oracle, &Op) -> Vec<usize>) -> (u64, u64) {
 }
 
 fn config() -> ProptestConfig {
-    ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() }
+    let cases = if cfg!(miri) { 2 } else { 250 };
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 /// Every address of a small space, and two on either side of it.
