@@ -19,11 +19,29 @@ pub(crate) use crate::sys::thread::identity as thread_identity;
 
 /// The orderings by edge name.
 pub(crate) mod edge {
+    #[cfg(pcmap_tsan)]
+    use crate::sys::thread_sanitizer::fence;
+    #[cfg(not(pcmap_tsan))]
+    use core::sync::atomic::fence;
+
+    #[cfg(not(pcmap_tsan))]
+    macro_rules! ordering {
+        ($name:ident, $ordering:expr) => {
+            $ordering
+        };
+    }
+    #[cfg(pcmap_tsan)]
+    macro_rules! ordering {
+        ($name:ident, $ordering:expr) => {
+            crate::sys::thread_sanitizer::ordering(stringify!($name), $ordering)
+        };
+    }
+
     macro_rules! edges {
         ($($name:ident = $ordering:ident;)*) => {
             $(#[inline(always)]
             pub(crate) const fn $name() -> core::sync::atomic::Ordering {
-                core::sync::atomic::Ordering::$ordering
+                ordering!($name, core::sync::atomic::Ordering::$ordering)
             })*
         };
     }
@@ -37,21 +55,22 @@ pub(crate) mod edge {
         ($($name:ident = $ordering:ident;)*) => {
             $(#[inline(always)]
             pub(crate) fn $name() {
-                core::sync::atomic::fence(core::sync::atomic::Ordering::$ordering);
+                fence(core::sync::atomic::Ordering::$ordering);
             })*
         };
     }
     /// On x86-64 a locked instruction already orders every access before it against every one
     /// behind it, as a fence does (Intel's manual, volume 3, "Loads and stores are not reordered
-    /// with locked instructions"; crossbeam-epoch rests on the same): what is left to keep in order is the compiler. Elsewhere (and in Miri's abstract machine) it is a fence.
+    /// with locked instructions"; crossbeam-epoch rests on the same): what is left to
+    /// keep in order is the compiler. Elsewhere (and for Miri and thread sanitizer) it is a fence.
     macro_rules! fences_behind_exchange {
         ($($name:ident = $ordering:ident;)*) => {
             $(#[inline(always)]
             pub(crate) fn $name() {
-                #[cfg(all(target_arch = "x86_64", not(miri)))]
+                #[cfg(all(target_arch = "x86_64", not(any(miri, pcmap_tsan))))]
                 core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::$ordering);
-                #[cfg(any(not(target_arch = "x86_64"), miri))]
-                core::sync::atomic::fence(core::sync::atomic::Ordering::$ordering);
+                #[cfg(any(not(target_arch = "x86_64"), miri, pcmap_tsan))]
+                fence(core::sync::atomic::Ordering::$ordering);
             })*
         };
     }

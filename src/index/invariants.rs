@@ -14,6 +14,15 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Whether nodes have their real size.
 const REAL: bool = LEAF_SLOTS > 16;
 
+/// A size for nodes of real size, for those where miri takes every step, and for small nodes.
+fn sized<S>(real: S, in_miri: S, small: S) -> S {
+    match (REAL, cfg!(miri)) {
+        (true, false) => real,
+        (true, true) => in_miri,
+        (false, _) => small,
+    }
+}
+
 /// Checks the shape of the tree, and that each of its ranges is found, by every way there is.
 fn check(tree: &Tree<usize>) -> Vec<CodeRange> {
     let mut nodes = 0;
@@ -148,7 +157,7 @@ impl Both {
 
 #[test]
 fn random_writes_keep_the_tree_in_shape() {
-    let (rounds, span, seeds) = if REAL { (300, 4_000, 1_u64) } else { (24, 160, 40) };
+    let (rounds, span, seeds) = sized((300, 4_000, 1_u64), (12, 1_200, 1), (24, 160, 40));
     (1..=seeds).for_each(|seed| {
         explore(move || {
             let mut random = Random(seed.wrapping_mul(0x5EED_1234_5678_9ABC));
@@ -183,7 +192,7 @@ fn random_writes_keep_the_tree_in_shape() {
 /// What grows in order, as a compiler's output does, and shrinks from either end or the middle.
 #[test]
 fn growing_in_order_and_shrinking_to_nothing() {
-    let total = if REAL { 3_000 } else { 60 };
+    let total = sized(3_000, 140, 60);
     for from_the in ["front", "back", "middle"] {
         explore(move || {
             let mut both = Both::new();
@@ -199,7 +208,7 @@ fn growing_in_order_and_shrinking_to_nothing() {
                     _ => *both.expected.keys().nth(both.expected.len() / 2).expect("there is one"),
                 };
                 both.remove([start]);
-                if both.expected.len() % (total / if REAL { 20 } else { 4 }) < 2 {
+                if both.expected.len() % (total / sized(20, 2, 4)) < 2 {
                     assert!(both.check() <= height);
                 }
             }
@@ -215,7 +224,7 @@ fn growing_in_order_and_shrinking_to_nothing() {
 /// Far-apart clusters, of which nodes are made that do not span them.
 #[test]
 fn clusters_and_single_ranges_far_apart() {
-    let per_cluster = if REAL { 200 } else { 6 };
+    let per_cluster = sized(200, 24, 6);
     explore(move || {
         let mut both = Both::new();
         let clusters = (0..6).flat_map(|cluster| {
@@ -234,7 +243,7 @@ fn clusters_and_single_ranges_far_apart() {
 /// Buried ranges are left out of whole trees, and do not stand in the way.
 #[test]
 fn buried_ranges_are_left_out_wherever_they_are() {
-    let total = if REAL { 1_000 } else { 40 };
+    let total = sized(1_000, 150, 40);
     explore(move || {
         let mut both = Both::new();
         both.insert((0..total).map(|i| i * 16), 16);
@@ -280,7 +289,7 @@ fn what_reaches_into_the_next_leaf_is_refused_by_a_write_that_joins_the_two() {
 #[test]
 fn single_writes_keep_every_table_true() {
     const REACH: usize = u32::MAX as usize;
-    let (writes, most) = if REAL { (700, 220) } else { (16, 14) };
+    let (writes, most) = sized((700, 220), (24, 12), (16, 14));
     let layouts =
         ["even", "crowded", "aligned", "clusters", "at the reach of a packed leaf", "at the end"];
     for layout in layouts {
@@ -317,7 +326,7 @@ fn single_writes_keep_every_table_true() {
                     };
                     both.insert([start], len);
                 }
-                if !REAL || write % 3 == 0 {
+                if !REAL || write % sized(3, 6, 1) == 0 {
                     both.check();
                     checks += 1;
                 }

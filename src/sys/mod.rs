@@ -8,6 +8,7 @@
 //! - `pages`: memory for machine code, and making written instructions visible (`registry` only);
 //! - `perf`: a clock, a thread's number, and a mapping that `perf` notices (`perf` only; Linux);
 //! - `signals`: what the trap runtime asks of signals (`trap` only; Linux);
+//! - `thread_sanitizer`: stands in for fences in its builds (no port needs to change it);
 //! - [`prefetch`]: begins to fetch memory that will be read (it may as well do nothing).
 //!
 //! None of them but the last is on the path of a lookup; what of `signals` is on the path of a fault,
@@ -29,3 +30,5 @@ pub(crate) mod prefetch;
 ))]
 pub(crate) mod signals;
 pub(crate) mod thread;
+#[cfg(pcmap_tsan)]
+pub(crate) mod thread_sanitizer;

@@ -732,7 +732,8 @@ fn a_reversed_search_for_code_near_the_ends() {
 #[test]
 fn tables_of_every_small_size() {
     let tally = Tally::new();
-    for size in 0..70_usize {
+    let sizes = if cfg!(miri) { 12 } else { 70_usize };
+    for size in 0..sizes {
         let map = CodeMap::new();
         let code = map.register_all((0..size).map(|i| (i * 4 + 1..i * 4 + 4, tally.track(i))));
         let code = code.expect("free");
@@ -756,7 +757,8 @@ fn tables_of_every_small_size() {
 fn writes_take_out_garbage_by_themselves() {
     let tally = Tally::new();
     let map = CodeMap::new();
-    let many = (0..20_000).map(|i| (i * 16..i * 16 + 16, tally.track(i)));
+    let many = if cfg!(miri) { 400 } else { 20_000 };
+    let many = (0..many).map(|i| (i * 16..i * 16 + 16, tally.track(i)));
     let code = map.register_all(many).expect("free");
     for i in 0..40 {
         let at = 0x1000_0000 + i;
