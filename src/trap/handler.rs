@@ -88,7 +88,7 @@ impl TrapHandler {
             return Err(InstallError::BeingUninstalled);
         }
         let handler = Self { counted: () };
-        let mut fresh: [Option<&Link>; signal::FAULTS.len()] = [None; _];
+        let mut fresh: [Option<&Link>; signal::FAULTS.len()] = [None; signal::FAULTS.len()];
         for (link, place) in options.links().filter(|link| !link.is_installed()).zip(0..) {
             fresh[place] = Some(link);
             if let Err(error) = link.install(on_fault) {
@@ -155,7 +155,7 @@ fn take_out() -> Result<(), UninstallRefused> {
         }
     }
     // Somebody may still come in between, so what was taken out goes back if another one fails.
-    let mut taken: [Option<&Link>; signal::FAULTS.len()] = [None; _];
+    let mut taken: [Option<&Link>; signal::FAULTS.len()] = [None; signal::FAULTS.len()];
     for (link, place) in installed().zip(0..) {
         if let Err(error) = link.uninstall(on_fault) {
             for link in taken.into_iter().flatten() {
