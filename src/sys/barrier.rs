@@ -1,5 +1,5 @@
 #![cfg_attr(
-    not(target_arch = "x86_64"),
+    all(not(target_arch = "x86_64"), any(target_os = "linux", target_os = "android")),
     expect(unsafe_code, reason = "the membarrier system call")
 )]
 //! Making a publication visible to threads that were not told of it.

@@ -22,7 +22,8 @@ pub(crate) fn coarse_nanos() -> u64 {
 /// profiler's may, keep it from ever returning.
 pub(crate) fn pause(length: core::time::Duration) {
     let length = libc::timespec {
-        tv_sec: length.as_secs() as libc::time_t,
+        // Not by its name, which the bindings for musl deprecate.
+        tv_sec: length.as_secs() as _,
         tv_nsec: length.subsec_nanos() as libc::c_long,
     };
     // SAFETY: `length` is a valid timespec, and what remains is not asked for.
