@@ -4,7 +4,7 @@
 //! What is in the code map is mapped, executable and told rightly: so at each boundary the handler
 //! also asks the tables of what it finds, and calls it. Loading code allocates and protects pages and
 //! unregistering it unmaps them: such a system call is one instruction here. The calls are in
-//! [`call`], the code in [`code`], and what lookups must say in [`sight`].
+//! [`call`], how each is set up in [`scene`], the code in [`code`], and what lookups must say in [`sight`].
 //!
 //! A `ModuleRegistry` itself is not asked in the handler: its methods are for the thread that has
 //! the store, and the call that is stepped through borrows it. It is compared with the code map after
@@ -12,6 +12,7 @@
 
 mod call;
 mod code;
+mod scene;
 mod sight;
 
 use crate::forks::{Children, fork_at_every};
@@ -19,9 +20,10 @@ use crate::held::{LONG_RUNS, LONG_STOPS, hold_while, stop_at};
 use crate::is_long;
 use crate::site::warm_up;
 use crate::trap::{Boundary, Then, step};
-use call::{CALLS, Call, Operation, Scene};
+use call::{CALLS, Call, Operation};
 use code::{call, image};
 use pcmap::registry::{Engine, EngineCode, Module, ModuleRegistry, process_code_map};
+use scene::Scene;
 use sight::{MOST, Sight, Watch};
 use std::thread;
 
