@@ -139,14 +139,22 @@ impl Action {
     /// Without `SA_ONSTACK` that is the interrupted one, and the alternate stack is free: handlers that
     /// interrupt this one use it from its end, so nothing may be left on it. If it was not the kernel
     /// that called, whoever did has chosen the stack, and wants to be returned to.
+    ///
+    /// Nor if the copy would come to lie on the alternate stack, which is in use: because the interrupted
+    /// code is on it (for the kernel also with its stack pointer at the end, or no further behind it than
+    /// the red zone is long), or because its own stack begins where that ends.
     fn stack_for(&self, interrupted: &Interrupted<'_>, delivery: Delivery) -> Option<usize> {
         let Delivery { info, context, frame } = delivery;
         let sp = interrupted.registers().sp;
         let alternate = interrupted.alternate_stack()?;
+        // The red zone, and what the copy is aligned by.
+        const BESIDES: usize = 256;
+        let most = alternate.end.saturating_sub(frame).saturating_add(BESIDES);
+        let in_the_way = alternate.start..alternate.end.saturating_add(most);
         let moves = self.0.sa_flags & libc::SA_ONSTACK == 0
             && machine::is_kernels_frame(frame, info, context)
             && alternate.contains(&frame)
-            && !alternate.contains(&sp);
+            && !in_the_way.contains(&sp);
         moves.then_some(sp)
     }
 
