@@ -320,8 +320,10 @@ fn report(signal: libc::c_int, code: libc::c_int) {
     // SAFETY: zeros are valid.
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
     (info.si_signo, info.si_code) = (signal, code);
-    // SAFETY: have no preconditions.
-    let (process, thread) = unsafe { (libc::getpid(), libc::syscall(libc::SYS_gettid)) };
+    // SAFETY: has no preconditions.
+    let process = unsafe { libc::getpid() };
+    // SAFETY: as above.
+    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
     // SAFETY: a thread may send itself whatever it likes.
     let sent = unsafe {
         libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, signal, &raw const info)
