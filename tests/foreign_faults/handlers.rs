@@ -20,6 +20,7 @@ macro_rules! scenarios {
             Scenario { name: "handler_that_goes_elsewhere", run: elsewhere, ends: Well },
             Scenario { name: "handler_without_an_alternate_stack", run: no_alternate_stack, ends: Well },
             Scenario { name: "handler_at_the_very_end_of_the_alternate_stack", run: at_the_end, ends: Well },
+            Scenario { name: "handler_without_room", run: no_room, ends: By(libc::SIGSEGV) },
             #[cfg(target_arch = "x86_64")]
             Scenario { name: "handler_that_changes_vectors", run: vectors, ends: Well },
             Scenario { name: "handler_that_is_interrupted", run: interrupted_handler, ends: Well },
@@ -250,23 +251,36 @@ fn at_the_end(stage: &Stage) {
     install(libc::SIGSEGV, libc::SA_SIGINFO);
     stage.install();
     for above in [0, 64, 1024] {
-        let end = end.wrapping_add(above);
         protect(libc::PROT_NONE);
-        // SAFETY: nobody else uses that memory; the handler makes the page accessible.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            std::arch::asm!("mov {own}, rsp", "mov rsp, {end}", "mov {byte}, byte ptr [{page}]",
-                "mov rsp, {own}", own = out(reg) _, end = in(reg) end, page = in(reg) page(),
-                byte = out(reg_byte) _)
-        };
-        // SAFETY: as above.
-        #[cfg(target_arch = "aarch64")]
-        unsafe {
-            std::arch::asm!("mov {own}, sp", "mov sp, {end}", "ldrb {byte:w}, [{page}]",
-                "mov sp, {own}", own = out(reg) _, end = in(reg) end, page = in(reg) page(),
-                byte = out(reg) _)
-        };
+        read_page_on(end.wrapping_add(above));
     }
+}
+
+/// There is no memory where the handler would run: the process ends at the fault's instruction.
+fn no_room(stage: &Stage) {
+    alternate_stack();
+    map();
+    install(libc::SIGSEGV, libc::SA_SIGINFO);
+    stage.install();
+    read_page_on(page().cast::<u8>().wrapping_add(64));
+}
+
+/// With a stack pointer of any value.
+fn read_page_on(end: *mut u8) {
+    // SAFETY: nobody else uses that memory; the handler makes the page accessible.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("mov {own}, rsp", "mov rsp, {end}", "mov {byte}, byte ptr [{page}]",
+            "mov rsp, {own}", own = out(reg) _, end = in(reg) end, page = in(reg) page(),
+            byte = out(reg_byte) _)
+    };
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("mov {own}, sp", "mov sp, {end}", "ldrb {byte:w}, [{page}]",
+            "mov sp, {own}", own = out(reg) _, end = in(reg) end, page = in(reg) page(),
+            byte = out(reg) _)
+    };
 }
 
 /// The vector registers are what they were, in all their length, but for what the handler changes.

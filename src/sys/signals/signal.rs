@@ -73,7 +73,7 @@ impl Signal {
 
 /// `linux/include/uapi/asm-generic/siginfo.h`; not all C libraries' bindings have them.
 const TRAP_BRKPT: c_int = 1;
-const SI_KERNEL: c_int = 0x80;
+pub(crate) const SI_KERNEL: c_int = 0x80;
 
 /// Whether a SIGTRAP with this `si_code` is that of a breakpoint instruction: on x86-64 Linux says no more
 /// than that it comes from the kernel. Single steps and watchpoints have other codes.
