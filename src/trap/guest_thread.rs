@@ -128,9 +128,12 @@ fn take_down_predecessor() {
     if !prepared.is_null() {
         // SAFETY: `prepare` leaked it on a thread that had this thread's descriptor and is no more, and
         // its handles with it, which do not leave their thread.
-        let Prepared { unblocked, .. } = *unsafe { Box::from_raw(prepared) };
+        let Prepared { unblocked, stack, .. } = *unsafe { Box::from_raw(prepared) };
         // It is about the mask of the other thread.
         core::mem::forget(unblocked);
+        if let Some(stack) = stack {
+            stack.unmap_left();
+        }
     }
 }
 

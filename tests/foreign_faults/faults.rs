@@ -38,6 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("sent_sigfpe", |stage| sent(stage, libc::SIGFPE), By(libc::SIGFPE)),
     scenario("sent_sigtrap", |stage| sent(stage, libc::SIGTRAP), By(libc::SIGTRAP)),
     scenario("sent_and_ignored", ignored, Well),
+    scenario("reported_and_ignored", reported_and_ignored, Well),
     scenario("fault_while_ignored", fault_while_ignored, By(libc::SIGSEGV)),
 ];
 
@@ -297,6 +298,37 @@ fn ignored(stage: &Stage) {
         unsafe { libc::raise(signal) };
     }
     println!("still here");
+}
+
+/// What the kernel reports of something that the instruction has not done, and does not force on anybody:
+/// memory that was found to be broken, an access of some time ago, a count of a `perf` event.
+fn reported_and_ignored(stage: &Stage) {
+    const REPORTS: [(libc::c_int, libc::c_int); 3] =
+        [(libc::SIGBUS, 5), (libc::SIGSEGV, 8), (libc::SIGTRAP, 6)];
+    for (signal, _) in REPORTS {
+        set_handler(signal, libc::SIG_IGN);
+    }
+    stage.install();
+    for (signal, code) in REPORTS {
+        report(signal, code);
+    }
+    println!("still here");
+}
+
+/// Sends a signal to this thread as the kernel would, with a code of the kernel's.
+fn report(signal: libc::c_int, code: libc::c_int) {
+    // SAFETY: zeros are valid.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    (info.si_signo, info.si_code) = (signal, code);
+    // SAFETY: has no preconditions.
+    let process = unsafe { libc::getpid() };
+    // SAFETY: as above.
+    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+    // SAFETY: a thread may send itself whatever it likes.
+    let sent = unsafe {
+        libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, signal, &raw const info)
+    };
+    assert_eq!(sent, 0);
 }
 
 fn fault_while_ignored(stage: &Stage) {

@@ -19,6 +19,10 @@ macro_rules! scenarios {
             Scenario { name: "sent_and_not_restarted", run: |s| interrupted_read(s, 0), ends: Well },
             Scenario { name: "handler_that_goes_elsewhere", run: elsewhere, ends: Well },
             Scenario { name: "handler_without_an_alternate_stack", run: no_alternate_stack, ends: Well },
+            Scenario { name: "handler_at_the_very_end_of_the_alternate_stack", run: at_the_end, ends: Well },
+            Scenario { name: "handler_without_room", run: no_room, ends: By(libc::SIGSEGV) },
+            #[cfg(target_arch = "x86_64")]
+            Scenario { name: "handler_that_changes_vectors", run: vectors, ends: Well },
             Scenario { name: "handler_that_is_interrupted", run: interrupted_handler, ends: Well },
         ]
     };
@@ -228,6 +232,95 @@ fn no_alternate_stack(stage: &Stage) {
     assert_eq!(unsafe { libc::pthread_join(thread, ptr::null_mut()) }, 0);
 }
 
+/// Puts a long alternate stack in force; gives its end, behind which there is as much memory again.
+fn alternate_stack() -> *mut u8 {
+    let memory = Box::leak(vec![0_u8; 512 << 10].into_boxed_slice());
+    let (stack, behind) = memory.split_at_mut(256 << 10);
+    let end = behind.as_mut_ptr();
+    let stack =
+        libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
+    // SAFETY: memory that stays, and that nobody else uses.
+    assert_eq!(unsafe { libc::sigaltstack(&stack, ptr::null_mut()) }, 0);
+    end
+}
+
+/// The interrupted code is on the alternate stack and has nothing on it yet, or is just above it.
+fn at_the_end(stage: &Stage) {
+    let end = alternate_stack().map_addr(|end| end.next_multiple_of(16));
+    map();
+    install(libc::SIGSEGV, libc::SA_SIGINFO);
+    stage.install();
+    for above in [0, 64, 1024] {
+        protect(libc::PROT_NONE);
+        read_page_on(end.wrapping_add(above));
+    }
+}
+
+/// There is no memory where the handler would run: the process ends at the fault's instruction.
+fn no_room(stage: &Stage) {
+    alternate_stack();
+    map();
+    install(libc::SIGSEGV, libc::SA_SIGINFO);
+    stage.install();
+    read_page_on(page().cast::<u8>().wrapping_add(64));
+}
+
+/// With a stack pointer of any value.
+fn read_page_on(end: *mut u8) {
+    // SAFETY: nobody else uses that memory; the handler makes the page accessible.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("mov {own}, rsp", "mov rsp, {end}", "mov {byte}, byte ptr [{page}]",
+            "mov rsp, {own}", own = out(reg) _, end = in(reg) end, page = in(reg) page(),
+            byte = out(reg_byte) _)
+    };
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("mov {own}, sp", "mov sp, {end}", "ldrb {byte:w}, [{page}]",
+            "mov sp, {own}", own = out(reg) _, end = in(reg) end, page = in(reg) page(),
+            byte = out(reg) _)
+    };
+}
+
+/// The vector registers are what they were, in all their length, but for what the handler changes.
+#[cfg(target_arch = "x86_64")]
+fn vectors(stage: &Stage) {
+    extern "C" fn change(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+        // SAFETY: the kernel's.
+        let context = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext };
+        // SAFETY: as above.
+        unsafe { (*context.fpregs)._xmm[7].element[1] += 1 };
+        // SAFETY: changes only what is clobbered by calls.
+        unsafe { std::arch::asm!("pcmpeqd xmm7, xmm7", out("xmm7") _) };
+        protect(libc::PROT_READ);
+    }
+    if !std::is_x86_feature_detected!("avx") {
+        return;
+    }
+    alternate_stack();
+    map();
+    // SAFETY: zeros are a valid action.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_sigaction = change as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: a handler that changes a register; this process is about that.
+    assert_eq!(unsafe { libc::sigaction(libc::SIGSEGV, &action, ptr::null_mut()) }, 0);
+    stage.install();
+    let mut vector = [10_u32, 20, 30, 40, 50, 60, 70, 80];
+    for _ in 0..3 {
+        protect(libc::PROT_NONE);
+        // SAFETY: room for the register; the handler makes the page accessible.
+        unsafe {
+            std::arch::asm!("vmovdqu ymm7, [{vector}]", "mov {byte}, byte ptr [{page}]",
+                "vmovdqu [{vector}], ymm7", vector = in(reg) vector.as_mut_ptr(),
+                page = in(reg) page(), byte = out(reg_byte) _, out("ymm7") _)
+        };
+    }
+    println!("{vector:?}");
+    assert_eq!(vector, [10, 23, 30, 40, 50, 60, 70, 80]);
+}
+
 /// A handler that does not run on the alternate stack leaves that to those that interrupt it.
 fn interrupted_handler(stage: &Stage) {
     /// Writes over much of its stack.
@@ -254,11 +347,7 @@ fn interrupted_handler(stage: &Stage) {
         // SAFETY: a handler that prints; this process is about that.
         assert_eq!(unsafe { libc::sigaction(signal, &action, ptr::null_mut()) }, 0);
     };
-    let stack = Box::leak(vec![0_u8; 256 << 10].into_boxed_slice());
-    let stack =
-        libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
-    // SAFETY: memory that stays, and that nobody else uses.
-    assert_eq!(unsafe { libc::sigaltstack(&stack, ptr::null_mut()) }, 0);
+    alternate_stack();
     map();
     set(libc::SIGUSR1, spacious as *const () as usize, libc::SA_ONSTACK);
     set(libc::SIGSEGV, interrupted as *const () as usize, libc::SA_SIGINFO);

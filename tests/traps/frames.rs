@@ -270,3 +270,114 @@ fn registers_and_stacks_that_lead_astray() {
     }
     assert!(longest > 5, "{longest} frames at most: nothing was believed");
 }
+
+thread_local! {
+    /// Which guests wait for host functions, the outermost first: whether these have told where.
+    static WAITING: RefCell<Vec<bool>> = const { RefCell::new(Vec::new()) };
+    static SEED: std::cell::Cell<u64> = const { std::cell::Cell::new(1) };
+}
+
+struct Waiting;
+
+impl Waiting {
+    fn new(told: bool) -> Self {
+        WAITING.with_borrow_mut(|waiting| waiting.push(told));
+        Self
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.with_borrow_mut(Vec::pop);
+    }
+}
+
+fn below(bound: u64) -> u64 {
+    SEED.set(SEED.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    (SEED.get() >> 33) % bound
+}
+
+/// A few things at random: traps, guests that call this again, panics, caught or not.
+fn anything(depth: i64) -> i64 {
+    let thread = GuestThread::current().expect("prepared");
+    let guests = STAGE.with_borrow(|stage| stage.clone()).expect("there is one");
+    for _ in 0..below(4) {
+        match below(6) {
+            0 | 1 => {
+                let trap = guests.run(&thread, "call", [guests.address("unreachable"), 0, 0]);
+                let (names, complete) = names(&guests, &trap.expect_err("it traps"));
+                let (told, all) = WAITING.with_borrow(|waiting| {
+                    let told = waiting.iter().rev().take_while(|told| **told).count();
+                    (told, told == waiting.len())
+                });
+                assert_eq!((names.len(), complete), (2 + told, all));
+            }
+            2 | 3 if depth > 0 => {
+                let host = [anything_told as Guest, anything_untold][below(2) as usize];
+                let with = [host as *const () as i64, depth - 1, 0];
+                let run = || guests.run(&thread, "call", with).expect("it goes on");
+                if below(2) == 0 {
+                    run();
+                } else {
+                    let run = std::panic::AssertUnwindSafe(run);
+                    if let Err(panic) = std::panic::catch_unwind(run) {
+                        assert!(panic.is::<()>());
+                    }
+                }
+            }
+            4 if depth > 0 => {
+                // SAFETY: (`host_call`) 1. called by no guest.
+                unsafe { host_call(|| anything(depth - 1)) };
+            }
+            5 if below(3) == 0 => std::panic::resume_unwind(Box::new(())),
+            _ => {}
+        }
+    }
+    0
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn anything_told(depth: i64, _: i64, _: i64) -> i64 {
+    #[cfg(target_arch = "x86_64")]
+    naked_asm!("mov rcx, [rsp]", "mov r8, rbp", "jmp {}", sym anything_from);
+    #[cfg(target_arch = "aarch64")]
+    naked_asm!("mov x3, x30", "mov x4, x29", "b {}", sym anything_from);
+}
+
+unsafe extern "C" fn anything_from(
+    depth: i64,
+    _: i64,
+    _: i64,
+    return_address: usize,
+    frame_pointer: usize,
+) -> i64 {
+    let exit = GuestExit { return_address, frame_pointer };
+    let body = || {
+        let _waiting = Waiting::new(true);
+        anything(depth)
+    };
+    // SAFETY: (`host_call_from`) 1. called by guests; 2. there is nothing else here.
+    unsafe { host_call_from(exit, body) }
+}
+
+unsafe extern "C" fn anything_untold(depth: i64, _: i64, _: i64) -> i64 {
+    let body = || {
+        let _waiting = Waiting::new(false);
+        anything(depth)
+    };
+    // SAFETY: (`host_call`) 1. called by guests; 2. there is nothing else here.
+    unsafe { host_call(body) }
+}
+
+/// Whatever ends the calls in between, a backtrace has the guests that wait, and no others.
+#[test]
+fn guests_beyond_host_functions_that_trap_and_panic() {
+    let (guests, _thread) = (Rc::new(Guests::load()), prepared());
+    STAGE.set(Some(guests));
+    for _ in 0..2_000 {
+        if let Err(panic) = std::panic::catch_unwind(|| anything(8)) {
+            assert!(panic.is::<()>());
+        }
+        WAITING.with_borrow(|waiting| assert!(waiting.is_empty()));
+    }
+}

@@ -62,6 +62,13 @@ fn a_stack_for_handlers_that_is_replaced() {
         assert_eq!(trap(), first);
         replace(ours);
         assert_eq!(trap(), first);
+        // Ours goes first, and is put back by the other one.
+        let ours = replace(other);
+        drop(thread);
+        replace(ours);
+        let thread = prepared();
+        let overflow = guests.run(&thread, "forever", [itself, 1, 1]).expect_err("no end");
+        assert_eq!(overflow.cause(), Cause::StackOverflow);
     };
     std::thread::spawn(body).join().expect("no panic");
 }

@@ -3,8 +3,10 @@
 
 use super::interrupted::Interrupted;
 use super::machine::{self, Departure};
+use super::signal::SI_KERNEL;
 use crate::sys::pages::{ErrorNumber, last_error};
 use core::ffi::{c_int, c_void};
+use core::ops::Range;
 use core::{mem, ptr};
 
 /// A handler as the kernel calls it: signal, information about it, interrupted context.
@@ -106,11 +108,17 @@ impl Action {
     pub(crate) unsafe fn call(&self, signal: c_int, delivery: Delivery) -> Departure {
         let Delivery { info, context, frame } = delivery;
         // SAFETY: (`from_handler`) 1. by 2.; 2. used in this expression only.
-        let elsewhere = self.stack_for(&unsafe { Interrupted::from_handler(context) }, delivery);
-        // A copy that does not fit faults as the kernel's frame would have: while all is blocked that
-        // was when the signal came.
-        // SAFETY: (`copy_frame`) 1. and 2. by `stack_for`.
-        let copy = elsewhere.map(|sp| unsafe { machine::copy_frame(frame, info, context, sp) });
+        let elsewhere = self.room_for(&unsafe { Interrupted::from_handler(context) }, delivery);
+        // Where the kernel cannot write its frame of a SIGSEGV, the process ends. (Of another signal it would
+        // try a SIGSEGV, which is what a copy that does not fit faults with.)
+        if signal == libc::SIGSEGV && elsewhere.as_ref().is_some_and(|room| !is_writable(room)) {
+            end_without_room();
+            return Departure::NONE;
+        }
+        let copy = elsewhere.map(|room| {
+            // SAFETY: (`copy_frame`) 1. and 2. by `room_for`.
+            unsafe { machine::copy_frame(frame, info, context, room.end) }
+        });
         // SAFETY: (`interrupted_mask`) 1. by 2.
         let mut mask = unsafe { interrupted_mask(context) };
         let blocks_itself = self.0.sa_flags & libc::SA_NODEFER == 0;
@@ -134,20 +142,27 @@ impl Action {
         Departure::NONE
     }
 
-    /// Below which stack pointer the kernel would have put its frame, if that is not on this stack.
+    /// Where the kernel would have put its frame, if that is not on this stack: below the range's end, not
+    /// further than its start.
     ///
     /// Without `SA_ONSTACK` that is the interrupted one, and the alternate stack is free: handlers that
     /// interrupt this one use it from its end, so nothing may be left on it. If it was not the kernel
     /// that called, whoever did has chosen the stack, and wants to be returned to.
-    fn stack_for(&self, interrupted: &Interrupted<'_>, delivery: Delivery) -> Option<usize> {
+    ///
+    /// Nor if the copy would come to lie on the alternate stack, which is in use: because the interrupted
+    /// code is on it (for the kernel also with its stack pointer at the end, or no further behind it than
+    /// the red zone is long), or because its own stack begins where that ends.
+    fn room_for(&self, interrupted: &Interrupted<'_>, delivery: Delivery) -> Option<Range<usize>> {
         let Delivery { info, context, frame } = delivery;
         let sp = interrupted.registers().sp;
         let alternate = interrupted.alternate_stack()?;
+        let most = alternate.end.saturating_sub(frame).saturating_add(BESIDES);
+        let in_the_way = alternate.start..alternate.end.saturating_add(most);
         let moves = self.0.sa_flags & libc::SA_ONSTACK == 0
             && machine::is_kernels_frame(frame, info, context)
             && alternate.contains(&frame)
-            && !alternate.contains(&sp);
-        moves.then_some(sp)
+            && !in_the_way.contains(&sp);
+        moves.then_some(sp.wrapping_sub(most)..sp)
     }
 
     /// Whether its mask has a signal.
@@ -163,6 +178,42 @@ impl PartialEq for Action {
             && self.0.sa_flags == other.0.sa_flags
             && (1..=SIGNALS).all(|signal| self.masks(signal) == other.masks(signal))
     }
+}
+
+/// The most that a frame is away from the stack pointer: the red zone, and what it is aligned by.
+const BESIDES: usize = 256;
+
+/// Whether a part of the interrupted stack that is not in use but for the red zone at its end can be
+/// written. Signal-safe.
+fn is_writable(part: &Range<usize>) -> bool {
+    const SMALLEST_PAGE: usize = 4096;
+    let len = part.end.wrapping_sub(part.start);
+    let inner = (BESIDES..len).step_by(SMALLEST_PAGE);
+    inner.chain([len]).map(|below| part.end.wrapping_sub(below)).all(|at| {
+        let at = ptr::with_exposed_provenance_mut::<c_void>(at);
+        let none = ptr::null::<c_void>();
+        let bytes = SIGNALS as usize / 8;
+        // SAFETY: the kernel writes the mask there, where nobody has anything; or says that it cannot.
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, none, at, bytes) == 0 }
+    })
+}
+
+/// Ends the process when the handler that is running returns, as the kernel does if it cannot write its
+/// frame: by a SIGSEGV that tells nothing, at the interrupted instruction.
+#[cold]
+fn end_without_room() {
+    // SAFETY: all zero is valid.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    (info.si_signo, info.si_code) = (libc::SIGSEGV, SI_KERNEL);
+    // SAFETY: asks for a number.
+    let process = unsafe { libc::getpid() };
+    // SAFETY: as above.
+    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+    let _ = Action::default().install(libc::SIGSEGV);
+    // SAFETY: a thread may send itself whatever it likes. It is blocked until the handler returns.
+    unsafe {
+        libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGSEGV, &raw const info)
+    };
 }
 
 /// The mask of the interrupted code: what the kernel adds a handler's own to. Only as much as the

@@ -101,6 +101,12 @@ impl AlternateStack {
         libc::stack_t { ss_sp, ss_flags: 0, ss_size: self.len - self.guard }
     }
 
+    /// For a thread that is no more, and left it: whatever is in force is another thread's.
+    pub(crate) fn unmap_left(self) {
+        self.unmap();
+        core::mem::forget(self);
+    }
+
     fn unmap(&self) {
         // SAFETY: (`unmap`) 1. the whole mapping; 2. it is not in force, so no handler is on it.
         unsafe { pages::unmap(self.pages, self.len) };
@@ -119,8 +125,14 @@ fn set(stack: &libc::stack_t) -> Result<libc::stack_t, ErrorNumber> {
 
 impl Drop for AlternateStack {
     fn drop(&mut self) {
-        // If somebody has put another stack in force since, that one stays.
-        if current() != Some(self.range()) || set(&self.before).is_ok() {
+        let goes = match current() {
+            // If somebody has put another stack in force since, that one stays. So does the memory of
+            // this one, for whoever it was was told of it, and may put it back.
+            Some(other) if other != self.range() => false,
+            Some(_) => set(&self.before).is_ok(),
+            None => true,
+        };
+        if goes {
             self.unmap();
         }
     }

@@ -143,8 +143,10 @@ impl Link {
                 // SAFETY: (`call`) 1. a handler that was installed for this signal; 2. by 1. here.
                 return unsafe { before.action.call(self.signal, delivery) };
             }
-            // A signal that somebody sent can be ignored; a fault cannot, and kills.
-            Some(before) if before.action.is_ignore() && !is_from_kernel(code) => {}
+            // What somebody sent can be ignored, and a report; a fault cannot, and kills.
+            Some(before)
+                if before.action.is_ignore()
+                    && (!is_from_kernel(code) || is_elsewhere(self.signal, code)) => {}
             // SAFETY: (`take_default_action`) 1. by 1.
             _ => unsafe { self.take_default_action(code, delivery) },
         }

@@ -73,7 +73,7 @@ impl Signal {
 
 /// `linux/include/uapi/asm-generic/siginfo.h`; not all C libraries' bindings have them.
 const TRAP_BRKPT: c_int = 1;
-const SI_KERNEL: c_int = 0x80;
+pub(crate) const SI_KERNEL: c_int = 0x80;
 
 /// Whether a SIGTRAP with this `si_code` is that of a breakpoint instruction: on x86-64 Linux says no more
 /// than that it comes from the kernel. Single steps and watchpoints have other codes.
@@ -89,14 +89,19 @@ pub(crate) const fn is_from_kernel(code: c_int) -> bool {
 }
 
 /// Whether the kernel reports something that the interrupted instruction has not done: memory that was
-/// found to be broken and that nobody has touched yet, or an access of some time ago (AArch64's memory
-/// tags, if they are checked asynchronously).
+/// found to be broken and that nobody has touched yet, an access of some time ago (AArch64's memory tags,
+/// if they are checked asynchronously), or a count of a `perf` event. The kernel forces none of them on
+/// anybody: they can be ignored.
 #[inline]
 pub(crate) const fn is_elsewhere(number: c_int, code: c_int) -> bool {
     /// `linux/include/uapi/asm-generic/siginfo.h`, as above.
     const BUS_MCEERR_AO: c_int = 5;
     const SEGV_MTEAERR: c_int = 8;
-    matches!((number, code), (libc::SIGBUS, BUS_MCEERR_AO) | (libc::SIGSEGV, SEGV_MTEAERR))
+    const TRAP_PERF: c_int = 6;
+    matches!(
+        (number, code),
+        (libc::SIGBUS, BUS_MCEERR_AO) | (libc::SIGSEGV, SEGV_MTEAERR) | (libc::SIGTRAP, TRAP_PERF)
+    )
 }
 
 /// The signal's name, if it is one of [`FAULTS`].
