@@ -73,14 +73,20 @@ fn catch(depth: i64, again: Guest) -> i64 {
     0
 }
 
-/// Adds to what a host function is called with where it was called.
-#[unsafe(naked)]
-unsafe extern "C" fn tells(depth: i64, _: i64, _: i64) -> i64 {
-    #[cfg(target_arch = "x86_64")]
-    naked_asm!("mov rcx, [rsp]", "mov r8, rbp", "jmp {}", sym tells_from);
-    #[cfg(target_arch = "aarch64")]
-    naked_asm!("mov x3, x30", "mov x4, x29", "b {}", sym tells_from);
+/// A host function, which adds to what it is called with where it was called, and goes on as another.
+macro_rules! host_function_that_tells {
+    ($name:ident => $told:ident) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(depth: i64, _: i64, _: i64) -> i64 {
+            #[cfg(target_arch = "x86_64")]
+            naked_asm!("mov rcx, [rsp]", "mov r8, rbp", "jmp {}", sym $told);
+            #[cfg(target_arch = "aarch64")]
+            naked_asm!("mov x3, x30", "mov x4, x29", "b {}", sym $told);
+        }
+    };
 }
+
+host_function_that_tells!(tells => tells_from);
 
 unsafe extern "C" fn tells_from(
     depth: i64,
@@ -336,13 +342,7 @@ fn anything(depth: i64) -> i64 {
     0
 }
 
-#[unsafe(naked)]
-unsafe extern "C" fn anything_told(depth: i64, _: i64, _: i64) -> i64 {
-    #[cfg(target_arch = "x86_64")]
-    naked_asm!("mov rcx, [rsp]", "mov r8, rbp", "jmp {}", sym anything_from);
-    #[cfg(target_arch = "aarch64")]
-    naked_asm!("mov x3, x30", "mov x4, x29", "b {}", sym anything_from);
-}
+host_function_that_tells!(anything_told => anything_from);
 
 unsafe extern "C" fn anything_from(
     depth: i64,
