@@ -4,6 +4,8 @@ use crate::error::Refused;
 use crate::index::Index;
 use crate::index::address_range::{CodeRange, RangeError};
 use crate::index::entry::Item;
+use crate::index::slot::Slot;
+use crate::index::try_box::OutOfMemory;
 
 /// A batch: values in the order they came, then entries made of them, last first.
 pub(crate) struct Batch<T> {
@@ -28,8 +30,9 @@ impl<T> Batch<T> {
     {
         loop {
             // Room first: what is taken from the iterator must be kept.
-            self.ranges.try_reserve(1).map_err(|_| Refused::OutOfMemory)?;
-            self.values.try_reserve(1).map_err(|_| Refused::OutOfMemory)?;
+            let more = self.values.len() + 1;
+            self.ranges.try_reserve(1).map_err(|_| OutOfMemory::of::<CodeRange>(more))?;
+            self.values.try_reserve(1).map_err(|_| OutOfMemory::of::<T>(more))?;
             let Some((range, value)) = items.next() else { return Ok(()) };
             self.values.push(value);
             self.ranges
@@ -37,27 +40,29 @@ impl<T> Batch<T> {
         }
     }
 
-    /// Inserts all, in one publication; gives the sequence number of the version that has them (0:
-    /// there was nothing to insert), and a vector with room for one thing per entry.
-    pub(crate) fn insert_into<R>(&mut self, index: &Index<T>) -> Result<(u64, Vec<R>), Refused> {
+    /// Inserts all, in one publication; gives a vector with room for one thing per entry.
+    pub(crate) fn insert_into<R>(&mut self, index: &Index<T>) -> Result<Vec<R>, Refused> {
+        let len = self.values.len();
         let mut results = Vec::new();
-        results.try_reserve_exact(self.values.len()).map_err(|_| Refused::OutOfMemory)?;
+        results.try_reserve_exact(len).map_err(|_| OutOfMemory::of::<R>(len))?;
         let mut sorted = Vec::new();
-        sorted.try_reserve_exact(self.values.len()).map_err(|_| Refused::OutOfMemory)?;
-        self.items.try_reserve_exact(self.values.len()).map_err(|_| Refused::OutOfMemory)?;
+        sorted.try_reserve_exact(len).map_err(|_| OutOfMemory::of::<Slot<T>>(len))?;
+        self.items.try_reserve_exact(len).map_err(|_| OutOfMemory::of::<Item<T>>(len))?;
         while let Some(value) = self.values.pop() {
             match Item::try_new(self.ranges[self.values.len()], value) {
                 Ok(item) => self.items.push(item),
-                Err(value) => {
+                Err((error, value)) => {
                     self.values.push(value);
-                    return Err(Refused::OutOfMemory);
+                    return Err(error.into());
                 }
             }
         }
-        sorted.extend(self.items.iter().filter(|item| !item.range.is_empty()).cloned());
-        sorted.sort_unstable_by_key(|item| item.range);
-        let sequence = if sorted.is_empty() { 0 } else { index.insert(&sorted)? };
-        Ok((sequence, results))
+        sorted.extend(self.items.iter().filter(|item| !item.range.is_empty()).map(Slot::of_item));
+        sorted.sort_unstable_by_key(Slot::start);
+        if !sorted.is_empty() {
+            index.insert(&self.items, &sorted)?;
+        }
+        Ok(results)
     }
 
     /// The inserted entries, in the order that their ranges came in.
@@ -69,7 +74,7 @@ impl<T> Batch<T> {
     pub(crate) fn into_values(mut self) -> Vec<T> {
         // The values left the vector one by one, so there is room for each.
         while let Some(item) = self.items.pop() {
-            self.values.push(item.take_back());
+            self.values.extend(item.into_value());
         }
         self.values
     }

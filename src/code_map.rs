@@ -4,20 +4,23 @@ use crate::batch::Batch;
 use crate::error::{Refused, RegisterAllError, RegisterError, WrongMap};
 use crate::index::address_range::{CodeRange, Pc, RangeError};
 use crate::index::entry::Item;
-use crate::index::reclamation::Settling;
-use crate::index::{Index, MapId, Removal};
+use crate::index::retired::Retired;
+use crate::index::slot::Slot;
+use crate::index::try_box::OutOfMemory;
+use crate::index::{Index, MapId};
 use crate::reader::{Hit, Reader};
 use crate::registration::{Registration, RegistrationKey, Retirement};
 use crate::snapshot::Snapshot;
-use crate::stats::{Remaining, Stats};
+use crate::stats::{EraStats, Remaining, Stats};
 use crate::sync::{coarse_nanos, const_fn, pause};
 use core::fmt;
+use core::slice;
 use core::time::Duration;
 
 /// A concurrent map from address ranges to values, looked up in signal handlers.
 ///
 /// Usable as a `static`, and just as well as a value: maps do not disturb each other, and one that
-/// is dropped frees everything at once (but the rest of it, if a value's destructor panics then). A map is a little over 8 KiB (its read counts).
+/// is dropped frees everything at once. A map takes about 11 KiB, most of it read counts; the first registration allocates as much again.
 ///
 /// ```
 /// use pcmap::CodeMap;
@@ -67,7 +70,8 @@ impl<T: Send + Sync> CodeMap<T> {
     /// assert_eq!(map.register(0x4000..0x3000, "reversed").unwrap_err().value, "reversed");
     /// ```
     ///
-    /// **Cost**: O(log n): a copy of one node of each level, 3 to 6 KiB each at most. **Progress**:
+    /// **Cost**: O(log n): a copy of one node of each level, 3 to 8 KiB each at most; now and then, of those on
+    /// the way to another leaf. **Progress**:
     /// lock-free. **Signal-safe**: no (it allocates).
     ///
     /// # Errors
@@ -77,8 +81,7 @@ impl<T: Send + Sync> CodeMap<T> {
     ///
     /// # Panics
     ///
-    /// None of its own; a value's destructor may, when garbage is taken out (then the new code is
-    /// not registered).
+    /// Never: no destructor of a value runs here.
     pub fn register<R>(&self, range: R, value: T) -> Result<Registration<'_, T>, RegisterError<T>>
     where
         R: TryInto<CodeRange>,
@@ -92,10 +95,12 @@ impl<T: Send + Sync> CodeMap<T> {
         };
         let item = match Item::try_new(range, value) {
             Ok(item) => item,
-            Err(value) => return Err(RegisterError { reason: Refused::OutOfMemory, value }),
+            Err((error, value)) => return Err(RegisterError { reason: error.into(), value }),
         };
-        self.register_item(item)
-            .map_err(|(reason, item)| RegisterError { reason, value: item.take_back() })
+        self.register_item(item).map_err(|(reason, item)| match item.into_value() {
+            Some(value) => RegisterError { reason, value },
+            None => unreachable!("what was refused is in no map"),
+        })
     }
 
     /// Registers an entry that is made already; refused, it comes back.
@@ -103,19 +108,14 @@ impl<T: Send + Sync> CodeMap<T> {
         &self,
         item: Item<T>,
     ) -> Result<Registration<'_, T>, (Refused, Item<T>)> {
-        let item = [item];
         // An empty range is no entry, and of no version.
-        let empty = item[0].range.is_empty();
-        let inserted = if empty { Ok(0) } else { self.index.insert(&item) };
-        let [item] = item;
-        match inserted {
-            Ok(sequence) => {
-                let registration = Registration::new(self, item);
-                self.tend(sequence);
-                Ok(registration)
+        if !item.range.is_empty() {
+            let slot = [Slot::of_item(&item)];
+            if let Err(refusal) = self.index.insert(slice::from_ref(&item), &slot) {
+                return Err((refusal.into(), item));
             }
-            Err(refusal) => Err((refusal.into(), item)),
         }
+        Ok(Registration::new(self, item))
     }
 
     /// Registers many ranges in one publication: all of them, or none.
@@ -134,7 +134,8 @@ impl<T: Send + Sync> CodeMap<T> {
     /// ```
     ///
     /// **Cost**: O(k log k + k log n) for k ranges and n entries, in one pass over the nodes that
-    /// they fall to. **Progress**: lock-free. **Signal-safe**: no.
+    /// they fall to. **Progress**: lock-free; when another write comes first, what was built is kept and the
+    /// other change is made to it. **Signal-safe**: no.
     ///
     /// # Errors
     ///
@@ -143,8 +144,7 @@ impl<T: Send + Sync> CodeMap<T> {
     ///
     /// # Panics
     ///
-    /// If the iterator does, or a value's destructor when garbage is taken out; then nothing is
-    /// registered.
+    /// If the iterator does; then nothing is registered.
     pub fn register_all<R, I>(
         &self,
         items: I,
@@ -157,10 +157,9 @@ impl<T: Send + Sync> CodeMap<T> {
         let mut rest = items.into_iter();
         let mut batch = Batch::new();
         match batch.fill(&mut rest).and_then(|()| batch.insert_into(&self.index)) {
-            Ok((sequence, mut registrations)) => {
+            Ok(mut registrations) => {
                 let items = batch.into_items();
                 registrations.extend(items.map(|item| Registration::new(self, item)));
-                self.tend(sequence);
                 Ok(registrations)
             }
             Err(reason) => Err(RegisterAllError { reason, values: batch.into_values(), rest }),
@@ -187,60 +186,34 @@ impl<T: Send + Sync> CodeMap<T> {
         Ok(self.remove([item]))
     }
 
-    /// Unregisters many ranges in one publication.
+    /// Unregisters many ranges, one after another.
     ///
-    /// Registrations of other maps are unregistered there, one by one.
+    /// Each disappears for all lookups at once, but not all of them at the same moment: a lookup may find
+    /// one when it does not find another any more. (Registering a batch is all or nothing.)
+    /// Registrations of other maps are unregistered there.
     ///
     /// ```
     /// let map = pcmap::CodeMap::new();
     /// let code = map.register_all((1..100).map(|i| (i * 64..(i + 1) * 64, i))).unwrap();
     /// map.unregister_all(code).wait();
-    /// assert_eq!(map.stats().publications, 2);
     /// assert_eq!(map.stats().entries, 0);
     /// ```
     ///
-    /// **Cost**: as [`CodeMap::register_all`]. **Progress**: lock-free. **Errors**:
-    /// none: without memory to collect the batch it is taken in parts; without memory for the next
-    /// version its ranges become invisible one after another. **Panics**: if the iterator does, or
-    /// a value's destructor when garbage is taken out. **Signal-safe**: no.
+    /// **Cost**: constant for each. **Progress**: lock-free. **Errors**: none; it allocates nothing.
+    /// **Panics**: if the iterator does, or a value's destructor: now and then values are destroyed that
+    /// were unregistered before. **Signal-safe**: no.
     pub fn unregister_all<'m, I>(&'m self, registrations: I) -> Retirement<'m, T>
     where
         I: IntoIterator<Item = Registration<'m, T>>,
     {
-        /// What was collected; goes even if the iterator panics.
-        struct Leaving<'m, T: Send + Sync> {
-            map: &'m CodeMap<T>,
-            items: Vec<Item<T>>,
-            removal: Removal,
-        }
-
-        impl<T: Send + Sync> Leaving<'_, T> {
-            fn remove(&mut self) {
-                let mut items = core::mem::take(&mut self.items);
-                self.removal = self.removal.and(self.map.remove_items(&mut items));
-            }
-        }
-
-        impl<T: Send + Sync> Drop for Leaving<'_, T> {
-            fn drop(&mut self) {
-                self.remove();
-            }
-        }
-
-        let mut leaving = Leaving { map: self, items: Vec::new(), removal: Removal::Published(0) };
+        let mut retirement = Retirement::new(self);
         for registration in registrations {
-            if !core::ptr::eq(registration.map(), self) {
-                drop(registration);
-            } else if leaving.items.try_reserve(1).is_ok() {
-                leaving.items.push(registration.into_item());
-            } else {
-                leaving.remove();
-                let removal = self.remove_items(&mut [registration.into_item()]);
-                leaving.removal = leaving.removal.and(removal);
+            if core::ptr::eq(registration.map(), self) {
+                self.index.remove(registration.into_item(), retirement.retired());
             }
         }
-        leaving.remove();
-        Retirement::of(self, leaving.removal)
+        self.tend();
+        retirement
     }
 
     /// Looks up the code that contains `pc`, and gives what it finds to `found`.
@@ -294,23 +267,30 @@ impl<T: Send + Sync> CodeMap<T> {
     /// ```
     /// let map = pcmap::CodeMap::new();
     /// let held = map.register(0x1000..0x2000, "code").unwrap();
-    /// let view = map.snapshot();
+    /// let view = map.snapshot()?;
     /// drop(held);
-    /// assert_eq!((view.len(), map.snapshot().len()), (1, 0));
+    /// assert_eq!((view.len(), map.snapshot()?.len()), (1, 0));
+    /// # Ok::<(), pcmap::OutOfMemory>(())
     /// ```
     ///
-    /// **Cost**: constant, with a reference count. While it is held, each node that is replaced
-    /// costs a count per range or node that it shows, once. **Progress**: lock-free. **Errors,
-    /// panics**: none (arc-swap aborts without memory for a thread's first use). **Signal-safe**: no.
-    pub fn snapshot(&self) -> Snapshot<T> {
-        Snapshot::new(self.index.snapshot())
+    /// What is unregistered while it is taken may be in it or not, each range on its own.
+    ///
+    /// **Cost**: O(n) for the first who asks after a change, constant for the next: a copy of all ranges,
+    /// with a count for each value. **Progress**: lock-free. **Panics**: none. **Signal-safe**: no.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn snapshot(&self) -> Result<Snapshot<T>, OutOfMemory> {
+        self.index.view().map(Snapshot::new)
     }
 
-    /// Destroys what was retired and is held by no reader, without waiting for any; says what is
-    /// left.
+    /// Frees what was retired and is held by no reader, without waiting for any; says what is left.
     ///
-    /// Writes do this now and then by themselves. A program that rarely writes calls it when it
-    /// has time, on any thread: garbage of every thread is destroyed, also of threads that ended.
+    /// Registering and unregistering do this now and then by themselves. A program that rarely does
+    /// calls it when it has time, on any thread: garbage of every thread is freed, also of threads that
+    /// ended. If more than a quarter of all ranges in the index are removed ones, those are left out
+    /// first.
     ///
     /// ```
     /// let map = pcmap::CodeMap::new();
@@ -322,23 +302,15 @@ impl<T: Send + Sync> CodeMap<T> {
     /// ```
     ///
     /// A child of `fork` calls this before it starts threads: from then on what threads that the
-    /// fork left behind were reading holds back nothing new (see [`CodeMap::synchronize`]). A child
-    /// that was forked inside a signal handler returns from that before it starts threads: if the
-    /// handler interrupted a call that was taking out garbage, that call has to end first.
+    /// fork left behind were reading holds back nothing new (see [`CodeMap::synchronize`]).
     ///
-    /// **Cost**: O(what is destroyed), and a look at 64 cache lines a few times. **Progress**:
-    /// lock-free. **Errors**: none (where snapshots were taken, arc-swap aborts without memory for a
-    /// thread's first use). **Panics**: if a value's destructor does; what else was to be destroyed
-    /// is left to the next call. **Signal-safe**: no. While a thread is stopped in the midst of it,
-    /// or of a write that takes out garbage, no garbage is taken out. Called from a value's destructor
-    /// it leaves what is ready to the call under way.
+    /// **Cost**: O(what is freed), and a look at 64 cache lines a few times. **Progress**: lock-free.
+    /// **Errors**: none. **Panics**: if a value's destructor does, when all that are due have run.
+    /// **Signal-safe**: no. Called from a value's destructor it leaves other values to the call under way.
     pub fn reclaim(&self) -> Remaining {
         self.index.reclaim();
         let backlog = self.index.backlog();
-        backlog.map_or_else(Remaining::default, |backlog| Remaining {
-            versions: backlog.versions,
-            bytes: backlog.bytes,
-        })
+        Remaining { items: backlog.items, bytes: backlog.bytes }
     }
 
     /// Waits until everything retired before the call is destroyed.
@@ -352,46 +324,65 @@ impl<T: Send + Sync> CodeMap<T> {
     /// ```
     ///
     /// So when it returns no reader holds what was unregistered before, and every value of that
-    /// was dropped, unless an owned [`Snapshot`] still shows it (or a thread in the midst of a call
-    /// on this map is about to let go of it).
+    /// was dropped, unless an owned [`Snapshot`] still shows it, a [`Retirement`] or a thread in the midst of
+    /// a call on this map has it in its hands.
     ///
     /// In a child of `fork`, what readers may hold that entered before the child's first write,
     /// [`CodeMap::reclaim`] or `synchronize` is kept, but not waited for: most of them are threads
-    /// that do not exist there, and they cannot be told from those that do. Nor is it waited for
-    /// what other threads of the parent were destroying. So a child that goes on
+    /// that do not exist there, and they cannot be told from those that do. So a child that goes on
     /// with several threads, or forked inside a section, is to call `reclaim` before it starts
     /// them, and not to wait for what that section holds.
     ///
-    /// **Progress**: blocking: it waits for readers to leave and for destructors that run on other
-    /// threads (it asks, and sleeps in between). **Errors**: none. **Panics**: if a value's
-    /// destructor does. **Signal-safe**: no. Never returns when called inside a read section of
-    /// the same map, or in a destructor of one of its values.
+    /// **Progress**: blocking: it waits for readers to leave (it asks, and sleeps in between); it needs no
+    /// memory. **Errors**: none. **Panics**: if a value's destructor does. **Signal-safe**: no. Never returns
+    /// when called inside a read section of the same map.
     pub fn synchronize(&self) {
-        self.wait_for(&mut None);
+        let mut retirement = Retirement::new(self);
+        self.index.destroy_due();
+        *retirement.retired() = self.index.adopt();
+        retirement.wait();
     }
 
     /// Figures: entries, publications, garbage and how long it has waited.
     ///
-    /// **Cost**: constant; O(n) while code is buried that was unregistered without memory.
-    /// **Progress**: lock-free. **Errors, panics**: none.
-    /// **Signal-safe**: no.
+    /// **Cost**: constant; a few loads for each thread that ever stalled. **Progress**: wait-free.
+    /// **Errors, panics**: none. **Signal-safe**: no.
     pub fn stats(&self) -> Stats {
-        let (entries, index_bytes) = self.index.size();
-        let figures = Stats {
+        let (entries, removed, index_bytes) = self.index.size();
+        let backlog = self.index.backlog();
+        let current = self.index.eras.current();
+        Stats {
             entries,
             index_bytes,
+            removed,
             publications: self.index.sequence(),
-            epoch: self.index.epoch(),
-            ..Stats::default()
-        };
-        self.index.backlog().map_or(figures, |backlog| Stats {
-            retired: backlog.versions,
+            retired: backlog.items,
             retired_bytes: backlog.bytes,
-            destroyed: backlog.destroyed,
-            oldest_wait: backlog
-                .oldest
-                .map(|since| Duration::from_nanos(coarse_nanos().saturating_sub(since))),
-            ..figures
+            destroyed: backlog.freed,
+            epoch: current.era.epoch(),
+            eras: current.number(),
+            eras_held: self.index.held().filter(|era| !era.is_current).count(),
+            oldest_wait: backlog.oldest.map(age),
+        }
+    }
+
+    /// The eras that have not drained: the current one, and those that a reader holds who stays inside.
+    ///
+    /// In no order. See [`Stats`]; `docs/DESIGN.md` tells what an era is.
+    ///
+    /// ```
+    /// let map = pcmap::CodeMap::<u32>::new();
+    /// assert_eq!(map.eras().filter(|era| !era.is_current).count(), 0);
+    /// ```
+    ///
+    /// **Cost**: constant a step. **Progress**: wait-free. **Errors, panics**: none. **Signal-safe**: no.
+    pub fn eras(&self) -> impl Iterator<Item = EraStats> {
+        self.index.held().map(|era| EraStats {
+            number: era.number,
+            is_current: era.is_current,
+            retired: era.items,
+            retired_bytes: era.bytes,
+            age: (era.began != 0).then(|| age(era.began)),
         })
     }
 
@@ -399,52 +390,49 @@ impl<T: Send + Sync> CodeMap<T> {
         self.index.id()
     }
 
-    pub(crate) fn remove(&self, mut item: [Item<T>; 1]) -> Retirement<'_, T> {
-        Retirement::of(self, self.remove_items(&mut item))
-    }
-
-    /// Takes entries out of the index, those that are in it.
-    pub(crate) fn remove_items(&self, items: &mut [Item<T>]) -> Removal {
-        // Empty ranges come first, and are no entries.
-        items.sort_unstable_by_key(|item| (!item.range.is_empty(), item.range));
-        let empty = items.partition_point(|item| item.range.is_empty());
-        let removal = match items.get(empty..) {
-            Some(items) if !items.is_empty() => self.index.remove(items),
-            _ => Removal::Published(0),
-        };
-        if let Removal::Published(sequence) = removal {
-            self.tend(sequence);
+    /// Takes entries out that are in the map; one with an empty range is not.
+    pub(crate) fn remove(&self, items: impl IntoIterator<Item = Item<T>>) -> Retirement<'_, T> {
+        let mut retirement = Retirement::new(self);
+        for item in items {
+            self.index.remove(item, retirement.retired());
         }
-        removal
+        self.tend();
+        retirement
     }
 
-    /// Takes out garbage now and then, after a write whose outcome is in safe hands: a value's
-    /// destructor may panic here. Nothing of the kind while a panic is under way already.
-    fn tend(&self, sequence: u64) {
-        if sequence != 0 && !std::thread::panicking() {
-            self.index.tend(sequence);
+    /// Frees garbage now and then, and destroys values that are due. Nothing of the kind while a panic is
+    /// under way already.
+    fn tend(&self) {
+        if !std::thread::panicking() {
+            self.index.tend(self.index.removals(), false);
+            self.index.destroy_due();
         }
     }
 
-    /// One step of waiting for a retirement; `None` stands for what is buried and what is retired
-    /// now.
-    pub(crate) fn has_settled(&self, settling: &mut Option<Settling>) -> bool {
-        if settling.is_none() {
-            *settling = self.index.tidy().ok().map(Settling::before);
-        }
-        self.index.reclaim();
-        settling.as_mut().is_some_and(|settling| self.index.has_settled(settling))
+    /// One step of waiting for what was retired; the value's destructor runs here, and others.
+    pub(crate) fn is_complete(&self, retired: &mut Retired, insists: bool) -> bool {
+        let complete = self.index.try_complete(retired, insists);
+        self.index.tend(0, false);
+        self.index.destroy_due();
+        complete
     }
 
-    pub(crate) fn wait_for(&self, settling: &mut Option<Settling>) {
+    pub(crate) fn wait_for(&self, retired: &mut Retired) {
         const SHORTEST: Duration = Duration::from_micros(20);
         const LONGEST: Duration = Duration::from_millis(2);
         let mut length = SHORTEST;
-        while !self.has_settled(settling) {
+        let mut insists = false;
+        while !self.is_complete(retired, insists) {
             pause(length);
             length = (length * 2).min(LONGEST);
+            insists = true;
         }
     }
+}
+
+/// How long ago something was: by nanoseconds of `coarse_nanos`.
+fn age(since: u64) -> Duration {
+    Duration::from_nanos(coarse_nanos().saturating_sub(since))
 }
 
 impl<T: Send + Sync> Default for CodeMap<T> {

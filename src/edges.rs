@@ -8,55 +8,50 @@
 edges! {
     // Every compare-and-swap that fails: whoever goes on loads again.
     lost = Relaxed;
+    statistic = Relaxed; // numbers that carry nothing with them
 
-    // Reader sections: enter, leave, and the epoch that decides when nobody can be inside.
+    // Sections: enter, leave, and the epoch that decides when nobody can be inside.
     announce = Relaxed; // a reader counts itself in; [reader_announces] orders it
-    read_published = Acquire; // pairs with [publish]
     leave = Release; // pairs with [scan]
     scan = Acquire; // pairs with [leave]
     choose_side = Relaxed; // a reader picks the parity it counts on; any recent epoch will do
     observe_epoch = Acquire; // pairs with [advance]
     advance = Release; // pairs with [observe_epoch]
-    switch_domain = Release; // pairs with [read_domain]
-    read_domain = Acquire; // pairs with [switch_domain]
-    claim_domain = Relaxed; // a number compared for equality, carrying nothing
 
-    // The chain of versions and the pointer that handlers read.
-    link = Release; // pairs with [follow]
-    follow = Acquire; // pairs with [link]
-    publish = Release; // pairs with [read_published]
-    tag = Relaxed; // the tag is a number; the fences around it order it
-    tombstone = Relaxed; // read by lookups, ordered for them by whoever tells them
-    bury = Release; // pairs with [buried]
-    buried = Acquire; // pairs with [bury]
-    tidy = Release; // pairs with [tidied]
-    tidied = Acquire; // pairs with [tidy]
-    statistic = Relaxed; // numbers that carry nothing with them
-    fill_cell = Release; // pairs with [cell_filled]
-    cell_filled = Acquire; // pairs with [fill_cell]
-
-    // First use.
+    // Eras: which is current, and what their objects are used for.
+    begin_era = Release; // pairs with [read_era]
+    read_era = Acquire; // pairs with [begin_era]
+    change_state = Release; // pairs with [see_state]
+    see_state = Acquire; // pairs with [change_state]
+    claim_generation = Relaxed; // a number compared for equality, carrying nothing
     install = Release; // pairs with [installed]
     installed = Acquire; // pairs with [install]
 
-    // Retired versions, from the head of the chain to their destruction.
-    claim = Acquire; // pairs with [unclaim]
-    unclaim = Release; // pairs with [claim]
-    by_claim = Relaxed; // only who has the claim writes or follows it
-    leftovers = Relaxed; // as above; [put] orders them for whoever destroys
-    took = Release; // pairs with [taken]
-    taken = Acquire; // pairs with [took]
+    // The pointer that handlers read.
+    publish = Release; // pairs with [read_published]
+    read_published = Acquire; // pairs with [publish]
+
+    // Entries: removed, left out of a version, let go of.
+    remove = Release; // an exchange; [writer_displaces] orders it for readers
+    tombstone = Relaxed; // read by lookups, ordered for them by whoever tells them
+    release = AcqRel; // pairs with [omit]
+    omit = AcqRel; // pairs with [release]
+    end_block = AcqRel; // pairs with itself
+    note_removal = Release; // pairs with [see_removals]
+    see_removals = Acquire; // pairs with [note_removal]
+
+    // The view of the last snapshot.
+    show_view = Release; // pairs with [see_view]
+    see_view = Acquire; // pairs with [show_view]
+
+    // Garbage on lists.
     put = Release; // pairs with [take]
     take = Acquire; // pairs with [put]
-    below = Relaxed; // a stack's links, made visible by [put]
-    in_flight = Relaxed; // counted in before [took] makes it visible
-    destroyed = Release; // pairs with [settled]
-    settled = Acquire; // pairs with [destroyed]
+    below = Relaxed; // the links, made visible by [put]
+    put_block = Release; // pairs with [take_block]
+    take_block = Acquire; // pairs with [put_block]
 
-    put_spare = Release; // pairs with [take_spare]
-    take_spare = Acquire; // pairs with [put_spare]
-
-    // Counted blocks (versions, nodes and entries).
+    // Counts of holders.
     count_up = Relaxed; // the one who counts up holds a count already
     count_down = Release; // pairs with [count_last]
 }
@@ -68,12 +63,13 @@ registry_edges! {
 
 // A fence right behind an atomic read-modify-write, which some machines make one of itself.
 fences_behind_exchange! {
-    reader_announces = SeqCst; // meets [writer_displaces], [writer_unlinks] and [scanner_looks]
+    reader_announces = SeqCst; // meets [writer_displaces] and [scanner_looks]
     writer_displaces = SeqCst; // meets [reader_announces] and [scanner_looks]
+    parker_looks = SeqCst; // meets [drainer_looks]
+    drainer_looks = SeqCst; // meets [parker_looks]
 }
 
 fences! {
-    writer_unlinks = SeqCst; // meets [reader_announces] and [scanner_looks]
-    scanner_looks = SeqCst; // meets [reader_announces], [writer_displaces] and [writer_unlinks]
+    scanner_looks = SeqCst; // meets [reader_announces] and [writer_displaces]
     count_last = Acquire; // pairs with [count_down]
 }

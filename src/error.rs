@@ -2,6 +2,7 @@
 
 use crate::index::Refusal;
 use crate::index::address_range::{CodeRange, RangeError};
+use crate::index::try_box::OutOfMemory;
 use crate::registration::RegistrationKey;
 use core::fmt;
 
@@ -21,14 +22,23 @@ pub enum Refused {
         existing: CodeRange,
     },
     /// There is no memory for the entry, or for the map's next version.
-    #[error("out of memory")]
-    OutOfMemory,
+    #[error("out of memory: {bytes} bytes were asked for")]
+    OutOfMemory {
+        /// How many bytes were asked for.
+        bytes: usize,
+    },
+}
+
+impl From<OutOfMemory> for Refused {
+    fn from(OutOfMemory { bytes }: OutOfMemory) -> Self {
+        Self::OutOfMemory { bytes }
+    }
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::OutOfMemory => Self::OutOfMemory,
+            Refusal::OutOfMemory(error) => error.into(),
             Refusal::Overlap { added, existing } => Self::Overlap { requested: added, existing },
         }
     }

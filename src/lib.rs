@@ -66,10 +66,11 @@ pub mod trap;
 pub use code_map::CodeMap;
 pub use error::{Refused, RegisterAllError, RegisterError, WrongMap};
 pub use index::address_range::{CodeRange, Pc, RangeError};
+pub use index::try_box::OutOfMemory;
 pub use reader::{Hit, Reader};
 pub use registration::{Registration, RegistrationKey, Retirement};
 pub use snapshot::{Neighbours, Registered, Snapshot};
-pub use stats::{Remaining, Stats};
+pub use stats::{EraStats, Remaining, Stats};
 
 #[cfg(test)]
 #[path = "../benches/support/functions.rs"]

@@ -68,12 +68,12 @@ impl<T: fmt::Debug> fmt::Debug for Hit<'_, T> {
 
 /// A read section: several lookups in the same version of the map, for walking a stack.
 ///
-/// From [`CodeMap::enter`](crate::CodeMap::enter); dropping it leaves the section. All its lookups
-/// answer from the version that was published when it was entered (but for code that is unregistered
-/// without memory for the next version: that disappears at once). Nothing that they can find is
-/// destroyed while it lives, so hold it for a walk, not for good: retired versions pile up
-/// meanwhile (registration and lookup go on). One that is never dropped, because the closure it
-/// lives in was left by `siglongjmp` or it was forgotten, holds them back for the life of the map.
+/// From [`CodeMap::enter`](crate::CodeMap::enter); dropping it leaves the section. Its lookups find what
+/// was registered when it was entered, without what has been unregistered since. What they find
+/// lives as long as the reader does. A reader that stays for long holds back what the map contained
+/// when it entered, and a bounded amount of garbage; registration, lookup and reclamation go on. One
+/// that is never dropped, because the closure it lives in was left by `siglongjmp` or it was
+/// forgotten, holds that back for the life of the map.
 ///
 /// Not `Send`: its count belongs to the thread's place in the index.
 ///
@@ -116,11 +116,8 @@ impl<'m, T> Reader<'m, T> {
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub fn lookup(&self, pc: impl Into<Pc>) -> Option<Hit<'_, T>> {
         let pc = pc.into();
-        let found = self.reading.version()?.tree.find(pc)?;
-        if self.reading.has_buried() && found.entry.is_buried() {
-            return None;
-        }
-        Some(Hit { pc, range: found.range, value: &found.entry.value })
+        let (range, value) = self.reading.find(pc)?;
+        Some(Hit { pc, range, value })
     }
 }
 

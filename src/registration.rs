@@ -3,8 +3,8 @@
 use crate::CodeMap;
 use crate::index::address_range::CodeRange;
 use crate::index::entry::Item;
-use crate::index::reclamation::Settling;
-use crate::index::{MapId, Removal};
+use crate::index::MapId;
+use crate::index::retired::Retired;
 use core::fmt;
 use core::mem::ManuallyDrop;
 
@@ -39,22 +39,32 @@ pub struct RegistrationKey<T> {
 
 /// Code that was unregistered: no new lookup finds it; readers may still hold it.
 ///
-/// It tells when none can any more, so that what lies outside the map (a mapping, say) may go. It
-/// may as well be dropped: destruction does not depend on it.
+/// It tells when none can any more, so that what lies outside the map (a mapping, say) may go. There are
+/// three ways to use it:
 ///
 /// ```
 /// let map = pcmap::CodeMap::new();
-/// let held = map.register(0x1000..0x2000, "code").unwrap();
-/// let mut retirement = held.unregister();
-/// if !retirement.is_complete() {
-///     retirement.wait(); // until readers inside have left
+/// let [a, b, c] = [0x1000, 0x2000, 0x3000].map(|start| map.register(start..start + 8, "code").unwrap());
+///
+/// // 1. Wait. Then nobody holds the code, and its value was destroyed on this thread.
+/// a.unregister().wait();
+///
+/// // 2. Ask, and go on. The value is destroyed by the call that says that it is complete.
+/// let mut retirement = b.unregister();
+/// while !retirement.is_complete() {
+///     // something else
 /// }
-/// // From here on nobody can hold what a lookup of that code gave.
+///
+/// // 3. Do not ask. The value is destroyed later, by a call on the map that may run destructors. Nothing
+/// // outside the map may go by this: a reader may still run, or read, what the value stands for.
+/// drop(c.unregister());
 /// ```
+///
+/// One that is forgotten (`mem::forget`) keeps the value until the map is dropped.
+#[must_use = "a reader may still hold the code: wait before it is unmapped (or drop this, if nothing is)"]
 pub struct Retirement<'m, T: Send + Sync> {
     map: &'m CodeMap<T>,
-    /// None while some of it is buried: no version number is known that lacks it.
-    settling: Option<Settling>,
+    retired: Retired,
 }
 
 impl<'m, T: Send + Sync> Registration<'m, T> {
@@ -73,18 +83,17 @@ impl<'m, T: Send + Sync> Registration<'m, T> {
     ///
     /// Constant time; signal-safe.
     pub fn value(&self) -> &T {
-        &self.item.entry.value
+        self.item.value()
     }
 
     /// Unregisters the code; the answer tells when nobody holds it any more.
     ///
-    /// When this returns, no new lookup finds the code, on any thread. The value is destroyed on
-    /// an ordinary thread: in a later write, [`CodeMap::reclaim`] or [`CodeMap::synchronize`].
-    /// Cannot fail: where there is no memory for the map's next version, the entry is made
-    /// invisible where it stands, and a later write leaves it out.
+    /// When this returns, no new lookup finds the code, on any thread. [`Retirement`] shows what to do with
+    /// the answer, and when the value is destroyed. The range is free at once for other code.
     ///
-    /// **Cost**: as [`CodeMap::register`]. **Progress**: lock-free. **Errors**:
-    /// none. **Panics**: none of its own (a value's destructor may, when garbage is taken out).
+    /// **Cost**: constant: a flag in the entry; now and then, values are destroyed that were unregistered
+    /// before. **Progress**: the flag is one store, the rest is lock-free. **Errors**: none; it allocates
+    /// nothing and builds nothing. **Panics**: none of its own (a destructor of such a value may).
     /// **Signal-safe**: no.
     pub fn unregister(self) -> Retirement<'m, T> {
         let map = self.map;
@@ -141,7 +150,7 @@ fn take_item<T>(item: &mut ManuallyDrop<Item<T>>) -> Item<T> {
 
 impl<T: Send + Sync> Drop for Registration<'_, T> {
     fn drop(&mut self) {
-        self.map.remove([take_item(&mut self.item)]);
+        drop(self.map.remove([take_item(&mut self.item)]));
     }
 }
 
@@ -157,7 +166,7 @@ impl<T> RegistrationKey<T> {
     ///
     /// Constant time; signal-safe.
     pub fn value(&self) -> &T {
-        &self.item.entry.value
+        self.item.value()
     }
 
     pub(crate) fn item_of(self, map: MapId) -> Result<Item<T>, Self> {
@@ -167,34 +176,40 @@ impl<T> RegistrationKey<T> {
 }
 
 impl<'m, T: Send + Sync> Retirement<'m, T> {
-    /// Of code that went by these removals.
-    pub(crate) fn of(map: &'m CodeMap<T>, removal: Removal) -> Self {
-        let settling = match removal {
-            Removal::Published(sequence) => Some(Settling::before(sequence)),
-            Removal::Buried => None,
-        };
-        Self { map, settling }
+    /// Of nothing yet.
+    pub(crate) const fn new(map: &'m CodeMap<T>) -> Self {
+        Self { map, retired: Retired::nothing() }
     }
 
-    /// Whether no reader can hold the code any more, and the map has let go of its value, with the
-    /// exceptions that [`CodeMap::synchronize`] states.
+    pub(crate) fn retired(&mut self) -> &mut Retired {
+        &mut self.retired
+    }
+
+    /// Whether no reader can hold the code any more. Then the map has let go of its value: it is
+    /// destroyed, unless an owned [`Snapshot`](crate::Snapshot) that shows it keeps it alive.
     ///
-    /// Takes out garbage as [`CodeMap::reclaim`] does, so asking again and again gets there once
-    /// readers have left. An owned [`Snapshot`](crate::Snapshot) that shows the code is not waited
-    /// for: it keeps the value alive on its own.
+    /// Asking again and again gets there once readers have left; it advances the epoch, as
+    /// [`CodeMap::reclaim`] does. (In a child of `fork`, [`CodeMap::synchronize`] tells of an exception.)
     ///
-    /// **Cost**: as `reclaim`. **Progress**: lock-free. **Signal-safe**: no. A read section of the
-    /// same map on this thread keeps the answer at `false`.
+    /// **Cost**: a look at 64 cache lines a few times, and O(what is freed). **Progress**: lock-free; needs no
+    /// memory. **Panics**: if a value's destructor does. **Signal-safe**: no. A read section of the same map on
+    /// this thread keeps the answer at `false`.
     pub fn is_complete(&mut self) -> bool {
-        self.map.has_settled(&mut self.settling)
+        self.map.is_complete(&mut self.retired, false)
     }
 
-    /// Waits until nobody can hold the code any more.
+    /// Waits until nobody can hold the code any more, and its value is destroyed.
     ///
-    /// **Progress**: blocking (it asks, and sleeps in between). **Signal-safe**: no. Never returns
-    /// inside a read section of the same map, or in a destructor of one of its values.
+    /// **Progress**: blocking (it asks, and sleeps in between); needs no memory. **Panics**: if a value's
+    /// destructor does. **Signal-safe**: no. Never returns inside a read section of the same map.
     pub fn wait(mut self) {
-        self.map.wait_for(&mut self.settling);
+        self.map.wait_for(&mut self.retired);
+    }
+}
+
+impl<T: Send + Sync> Drop for Retirement<'_, T> {
+    fn drop(&mut self) {
+        self.map.index.leave_to_others(&mut self.retired);
     }
 }
 
@@ -215,6 +230,7 @@ impl<T> fmt::Debug for RegistrationKey<T> {
 
 impl<T: Send + Sync> fmt::Debug for Retirement<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retirement").field("settling", &self.settling).finish_non_exhaustive()
+        let is_complete = self.retired.is_empty();
+        f.debug_struct("Retirement").field("is_complete", &is_complete).finish_non_exhaustive()
     }
 }

@@ -2,20 +2,18 @@
 
 use crate::index::address_range::{CodeRange, Pc};
 use crate::index::shared::Shared;
-use crate::index::tree::{Found, Tree};
-use crate::index::version::Version;
+use crate::index::slot::Slot;
+use crate::index::view::View;
 use core::fmt;
 
 /// The map as it was at one moment, owned.
 ///
-/// From [`CodeMap::snapshot`](crate::CodeMap::snapshot). It stays as it is while the map goes on,
-/// and holds back just the version that it shows: hold it as long as you like, on any thread.
-/// Values it shows live at least as long as it does; the last owner destroys them, so drop it on
-/// an ordinary thread. (One exception to staying as it is: code that was unregistered without
-/// memory for the map's next version disappears from snapshots too.)
+/// From [`CodeMap::snapshot`](crate::CodeMap::snapshot). It is a sorted vector, which stays as it is while
+/// the map goes on, and shares nothing with it but the values: hold it as long as you like, on any
+/// thread. Values it shows live at least as long as it does; the last owner destroys them, so drop it on
+/// an ordinary thread.
 ///
-/// None of its methods is meant for signal handlers, though those that only read are safe there.
-/// None blocks, fails or panics.
+/// Its methods that only read are signal-safe. None blocks, fails or panics.
 ///
 /// ```
 /// let map = pcmap::CodeMap::new();
@@ -27,7 +25,7 @@ use core::fmt;
 /// assert_eq!(view.to_string(), "0x1000-0x1800 2 KiB\n0x2000-0x2800 2 KiB\n");
 /// ```
 pub struct Snapshot<T> {
-    version: Option<Shared<Version<T>>>,
+    view: Option<Shared<View<T>>>,
 }
 
 /// One registered range in a [`Snapshot`], borrowed from it.
@@ -49,12 +47,6 @@ pub struct Neighbours<'s, T> {
 }
 
 impl<'s, T> Registered<'s, T> {
-    /// What was found, unless it is buried.
-    fn visible(found: Found<'s, T>) -> Option<Self> {
-        let Found { range, entry } = found;
-        (!entry.is_buried()).then_some(Self { range, value: &entry.value })
-    }
-
     /// The range: half-open, absolute addresses. Constant time.
     pub fn range(&self) -> CodeRange {
         self.range
@@ -67,48 +59,58 @@ impl<'s, T> Registered<'s, T> {
 }
 
 impl<T> Snapshot<T> {
-    pub(crate) fn new(version: Option<Shared<Version<T>>>) -> Self {
-        Self { version }
+    pub(crate) fn new(view: Option<Shared<View<T>>>) -> Self {
+        Self { view }
     }
 
-    fn tree(&self) -> Option<&Tree<T>> {
-        self.version.as_ref().map(|version| &version.tree)
+    fn rows(&self) -> &[Slot<T>] {
+        self.view.as_ref().map_or(&[], |view| view.rows())
     }
 
-    /// What starts in `from..to`, in address order.
-    fn between(
+    /// How many ranges start before `address`.
+    fn before(&self, address: usize) -> usize {
+        self.rows().partition_point(|row| row.start() < address)
+    }
+
+    /// Some of the ranges, by position.
+    fn some(
         &self,
-        from: usize,
-        to: usize,
+        positions: core::ops::Range<usize>,
     ) -> impl DoubleEndedIterator<Item = Registered<'_, T>> + Clone {
-        let ranges = self.tree().map(|tree| tree.iter_between(from, to));
-        ranges.into_iter().flatten().filter_map(Registered::visible)
+        let rows = self.rows().get(positions).unwrap_or(&[]);
+        let view = self.view.as_ref();
+        rows.iter().filter_map(move |row| {
+            let (range, value) = view?.registered(row);
+            Some(Registered { range, value })
+        })
     }
 
-    /// How many ranges are registered. O(n).
+    /// How many ranges are registered. Constant time.
     pub fn len(&self) -> usize {
-        self.iter().count()
+        self.rows().len()
     }
 
-    /// Whether no range is registered. Constant time (O(n) if buried code is all there is).
+    /// Whether no range is registered. Constant time.
     pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        self.rows().is_empty()
     }
 
-    /// How many publications the map had seen: two snapshots of a map with the same number show
-    /// the same. Constant time.
+    /// How many publications and removals the map had seen: two snapshots of a map with the same number
+    /// show the same, unless something was being removed. Constant time.
     pub fn sequence(&self) -> u64 {
-        self.version.as_ref().map_or(0, |version| version.sequence)
+        self.view.as_ref().map_or(0, |view| view.made_of.0 + view.made_of.1)
     }
 
     /// All registered ranges, in address order. Constant time a step.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Registered<'_, T>> + Clone {
-        self.between(0, usize::MAX)
+        self.some(0..self.len())
     }
 
     /// The code that contains `pc`. O(log n).
     pub fn find(&self, pc: impl Into<Pc>) -> Option<Registered<'_, T>> {
-        self.tree()?.find(pc.into()).and_then(Registered::visible)
+        let pc = pc.into().address();
+        let last = self.before(pc.saturating_add(1)).checked_sub(1)?;
+        self.some(last..last + 1).next().filter(|code| code.range.contains(pc))
     }
 
     /// All code that shares an address with `range`, in address order. O(log n), then constant
@@ -122,10 +124,11 @@ impl<T> Snapshot<T> {
     /// assert_eq!(found, [2, 3]);
     /// ```
     pub fn range(&self, range: CodeRange) -> impl DoubleEndedIterator<Item = Registered<'_, T>> {
+        let first = self.before(range.start());
         // What contains the first address may start before it.
-        let across = self.find(range.start()).filter(|code| code.range.start() < range.start());
-        let rest = self.between(range.start(), range.end());
-        across.into_iter().chain(rest).filter(move |_| !range.is_empty())
+        let across = first.checked_sub(1).filter(|&at| self.rows()[at].end() > range.start());
+        let end = if range.is_empty() { 0 } else { self.before(range.end()) };
+        self.some(across.unwrap_or(first)..end)
     }
 
     /// What lies at `pc` and to both sides of it, for saying where a crash was. O(log n).
@@ -142,19 +145,19 @@ impl<T> Snapshot<T> {
     pub fn neighbours(&self, pc: impl Into<Pc>) -> Neighbours<'_, T> {
         let pc = pc.into();
         let at = self.find(pc);
-        let below = at.map_or(pc.address().saturating_add(1), |at| at.range.start());
-        let above = pc.address().saturating_add(1);
+        let above = self.before(pc.address().saturating_add(1));
+        let below = above - usize::from(at.is_some());
         Neighbours {
-            below: self.between(0, below).next_back(),
+            below: self.some(0..below).next_back(),
             at,
-            above: self.between(above, usize::MAX).next(),
+            above: self.some(above..self.len()).next(),
         }
     }
 }
 
 impl<T> Clone for Snapshot<T> {
     fn clone(&self) -> Self {
-        Self { version: self.version.clone() }
+        Self { view: self.view.clone() }
     }
 }
 

@@ -11,7 +11,7 @@ use core::time::Duration;
 /// ```
 /// let map = pcmap::CodeMap::new();
 /// drop(map.register(0x1000..0x2000, "code").unwrap());
-/// assert_eq!((map.stats().entries, map.stats().publications), (0, 2));
+/// assert_eq!((map.stats().entries, map.stats().publications), (0, 1));
 /// map.synchronize();
 /// assert_eq!((map.stats().retired, map.stats().retired_bytes), (0, 0));
 /// ```
@@ -23,21 +23,52 @@ pub struct Stats {
     /// What the published version takes beside the values, in bytes: nodes, and the headers of
     /// entries (without what the allocator adds).
     pub index_bytes: usize,
-    /// Versions published so far: one per write, however many ranges it added or removed.
+    /// Removed ranges that the published version still has a slot for: at most about a quarter of all,
+    /// while registrations go on.
+    pub removed: usize,
+    /// Versions published so far: one per registration or batch, and one per leaf that was compacted.
     pub publications: u64,
-    /// Versions displaced and not destroyed yet.
+    /// Garbage that is not freed yet: nodes, versions and entries that were displaced, and values that
+    /// were unregistered.
     pub retired: u64,
-    /// Their memory in bytes: nodes, and the entries they were the last to show (without what
-    /// the values own).
+    /// Its memory in bytes (without what values own).
     pub retired_bytes: u64,
-    /// Versions displaced and destroyed.
+    /// Garbage that was freed.
     pub destroyed: u64,
-    /// How often the reclamation epoch advanced in this process. It stands still while a reader
-    /// stays inside.
+    /// How often the epoch of the current era advanced. It stands still while a reader stays inside.
     pub epoch: u64,
-    /// How long the oldest of the retired versions has waited. Ever longer: a reader is lost, or
-    /// nobody writes or calls [`CodeMap::reclaim`](crate::CodeMap::reclaim).
+    /// Eras begun so far. A new one begins when garbage piles up behind a reader that stays inside.
+    pub eras: u64,
+    /// Eras that have ended while a reader was inside that has not left: at most one for each thread that
+    /// stalled. What each holds: [`CodeMap::eras`](crate::CodeMap::eras).
+    pub eras_held: usize,
+    /// How long the oldest of the garbage has waited, roughly. Ever longer: a reader is lost, or nobody
+    /// writes or calls [`CodeMap::reclaim`](crate::CodeMap::reclaim).
     pub oldest_wait: Option<Duration>,
+}
+
+/// One era of a map: from [`CodeMap::eras`](crate::CodeMap::eras).
+///
+/// ```
+/// let map = pcmap::CodeMap::new();
+/// let _code = map.register(0x1000..0x2000, "code").unwrap();
+/// let eras: Vec<_> = map.eras().collect();
+/// assert_eq!((eras.len(), eras[0].number, eras[0].is_current), (1, 1, true));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EraStats {
+    /// Its number: eras are numbered from 1 on.
+    pub number: u64,
+    /// Whether it is the current one. Any other holds what it does because of a reader that entered
+    /// in it and has not left.
+    pub is_current: bool,
+    /// The garbage that waits for its readers.
+    pub retired: u64,
+    /// The memory of that garbage in bytes (without what values own).
+    pub retired_bytes: u64,
+    /// How long ago it began; none for the first.
+    pub age: Option<Duration>,
 }
 
 /// What [`CodeMap::reclaim`](crate::CodeMap::reclaim) had to leave.
@@ -45,27 +76,28 @@ pub struct Stats {
 #[non_exhaustive]
 #[must_use = "it says whether anything is left"]
 pub struct Remaining {
-    /// Versions displaced and not destroyed yet.
-    pub versions: u64,
-    /// Their memory in bytes.
+    /// Garbage that is not freed yet, as [`Stats::retired`] counts it.
+    pub items: u64,
+    /// Its memory in bytes.
     pub bytes: u64,
 }
 
 impl Remaining {
-    /// Whether nothing is left to destroy.
+    /// Whether nothing is left to free.
     pub fn is_empty(&self) -> bool {
-        self.versions == 0
+        self.items == 0
     }
 }
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { entries, index_bytes, publications, retired, .. } = self;
-        let Self { retired_bytes, destroyed, epoch, oldest_wait, .. } = self;
+        let Self { entries, index_bytes, removed, publications, retired, .. } = self;
+        let Self { retired_bytes, destroyed, epoch, eras, eras_held, oldest_wait, .. } = self;
         write!(
             f,
-            "entries={entries} index_bytes={index_bytes} publications={publications} retired={retired} \
-             retired_bytes={retired_bytes} destroyed={destroyed} epoch={epoch}"
+            "entries={entries} index_bytes={index_bytes} removed={removed} publications={publications} \
+             retired={retired} retired_bytes={retired_bytes} destroyed={destroyed} epoch={epoch} \
+             eras={eras} eras_held={eras_held}"
         )?;
         match oldest_wait {
             Some(wait) => write!(f, " oldest_wait_ms={}", wait.as_millis()),

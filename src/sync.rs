@@ -5,9 +5,8 @@
 //! over a file of the same shape made of loom's types (`loom-tests/src/sync.rs`), so the code that
 //! is checked is the code that ships.
 
-pub(crate) use arc_swap::{ArcSwapAny, RefCnt};
 pub(crate) use core::sync::atomic::AtomicU64 as Statistic; // not modelled: nothing depends on it
-pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
+pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 pub(crate) use smallvec::SmallVec;
 
 pub(crate) use crate::sys::barrier::publication_barrier;
@@ -15,7 +14,7 @@ pub(crate) use crate::sys::clock::{coarse_nanos, pause};
 pub(crate) use crate::sys::destroying::unless_destroying;
 pub(crate) use crate::sys::fork::generation as fork_generation;
 pub(crate) use crate::sys::prefetch::prefetch;
-pub(crate) use crate::sys::thread::identity as thread_identity;
+pub(crate) use crate::sys::panics::Panics;
 
 /// The orderings by edge name.
 pub(crate) mod edge {
@@ -93,33 +92,32 @@ macro_rules! filled {
 }
 pub(crate) use filled;
 
-/// Reader counts per map: a power of two well above the cores of today's machines. Each fills
-/// two cache lines (adjacent lines are fetched in pairs), so a map is a little over 8 KiB.
+/// Reader counts per era object: a power of two well above the cores of today's machines. Each fills
+/// two cache lines (adjacent lines are fetched in pairs), so an object is a little over 8 KiB.
 pub(crate) const SHARDS: usize = 64;
 
 /// The most slots of a leaf of the index, and of a node above (at most 256: a byte tells one).
 pub(crate) const LEAF_SLOTS: usize = 128;
 pub(crate) const NODE_SLOTS: usize = 256;
 
-/// Freed nodes of each size whose memory a map keeps for the next writes: as many as one round of
-/// taking out garbage frees.
-pub(crate) const SPARES_PER_SIZE: usize = 8;
+/// Blocks of each size that the free list keeps: as many as one step of reclamation frees.
+pub(crate) const FREE_PER_SIZE: usize = 8;
 
-/// A write takes out garbage every so many writes. (What is freed then is no more than an allocator
-/// keeps at hand: glibc's threads keep seven blocks of each size.)
-pub(crate) const WRITES_PER_RECLAIM: u64 = 6;
-/// It advances the epoch at most so often: an advance is a look at all shards, which takes from
-/// readers the cache lines that they count on. So versions wait for three such writes.
-pub(crate) const WRITE_ADVANCES: u32 = 1;
-/// `reclaim` gives up when the epoch could not be advanced so many times.
+/// One in so many registrations (and removals) makes a step of reclamation. An advance is a look at all
+/// shards, which takes from readers the cache lines that they count on; what is freed at a time is no
+/// more than an allocator keeps at hand (glibc's threads keep seven blocks of each size).
+pub(crate) const OPERATIONS_PER_TEND: u64 = 6;
+/// So many objects of ended eras are looked at in such a step.
+pub(crate) const ENDED_PER_TEND: usize = 4;
+/// When so many bytes of garbage wait in an era and its epoch cannot advance, a new era begins. It is what a
+/// thread that stalls holds back beside what the map contained.
+pub(crate) const ERA_BYTES: u64 = 256 << 10;
+/// `reclaim` advances the epoch so often at most (four times empties all lists),
+pub(crate) const RECLAIM_ADVANCES: u32 = 8;
+/// and gives up when it could not so many times.
 pub(crate) const RECLAIM_PATIENCE: u32 = 3;
-
-/// Versions on their way from the chain to destruction are counted by stretches of so many, in a
-/// ring of so many counters. Who waits for destruction waits for each counter to be zero once, so
-/// the ring is to be longer than what is under way at a time beside busy writers: it holds 4,096
-/// versions.
-pub(crate) const STRETCH: u64 = 128;
-pub(crate) const STRETCHES: usize = 32;
+/// Batches of so many ranges keep what they made when another write comes first.
+pub(crate) const REBASE_FROM: usize = 64;
 
 /// A number that differs between threads, for choosing a shard: the address of a local variable.
 ///

@@ -4,29 +4,18 @@
 //! ```text
 //! leaf (height 0)      header | table | (offset, length, entry) …    offsets and lengths of 32 bits
 //!   that spans more    header | table | (start, entry, end) …
-//! above                header | table | (start, node, guide of that node) …
+//! above                header | table | (start, node, plan of that node) …
 //! ```
 //!
-//! # Who owns a node
-//!
-//! History is linear, so the chain of versions needs no counts to share nodes: each node (and each
-//! entry) carries *one* count of the chain's, from the version that brought it until the version
-//! that lacks it has displaced all that show it. Writers copy slots without touching what they
-//! point at.
-//!
-//! Owned snapshots are what breaks the line: one holds its version for as long as it likes. When the
-//! chain lets go of a version or a node that something else still counts, it first makes it an
-//! *owner*: everything it points at gets a count, given back when it is freed. So a snapshot is
-//! taken in constant time, keeps what it shows and nothing else, and costs a count per slot of the
-//! nodes that were replaced while it was held, never more.
+//! A node belongs to the versions that show it, and to no snapshot: the write that displaces the last of
+//! these versions retires it. So nodes are shared without counts.
 
-use super::guide::{Guide, MOST_BUCKETS, Splice};
-use super::shared::Shared;
+use super::free_list::{self, FreeList, rounded};
+use super::limbo::{Garbage, Kind};
+use super::search_plan::{MOST_BUCKETS, SearchPlan, Splice};
 use super::slot::{Packed, Slot, Slots};
-use super::spares::{self, Spares, rounded};
-use crate::sync::{
-    AtomicBool, AtomicUsize, LEAF_SLOTS, Liveness, NODE_SLOTS, SmallVec, dispose_memory, edge,
-};
+use super::try_box::OutOfMemory;
+use crate::sync::{LEAF_SLOTS, Liveness, NODE_SLOTS, SmallVec, edge};
 use core::mem::MaybeUninit;
 use core::ptr;
 use core::slice;
@@ -47,47 +36,54 @@ pub(crate) const fn fewest_slots(height: u8) -> usize {
 
 /// What the slots of a node take, in bytes.
 #[inline(always)]
-const fn slots_bytes<T>(guide: Guide) -> usize {
-    let size = if guide.is_packed() { size_of::<Packed<T>>() } else { size_of::<Slot<T>>() };
-    guide.len().wrapping_mul(size)
+const fn slots_bytes<T>(plan: SearchPlan) -> usize {
+    let size = if plan.is_packed() { size_of::<Packed<T>>() } else { size_of::<Slot<T>>() };
+    plan.len().wrapping_mul(size)
 }
 
 /// The header of a node; table and slots follow it in the same block.
 #[repr(C)]
 pub(crate) struct Node<T> {
-    /// One for the chain, and one for every owner that points at it.
-    count: AtomicUsize,
-    /// Whether what the slots point at is counted for this node.
-    owns: AtomicBool,
-    height: u8,
+    garbage: Garbage,
+    /// As [`SearchPlan::short`] has it.
+    plan: u32,
     pub(super) life: Liveness,
-    /// As [`Guide::short`] has it.
-    guide: u32,
     slots: [Slot<T>; 0],
+}
+
+/// What nodes are made with.
+#[derive(Clone, Copy)]
+pub(crate) struct Maker<'f> {
+    pub(crate) free_list: &'f FreeList,
+    /// The era that they are born in.
+    pub(crate) born: u64,
+    /// By what the write that makes them knows its own.
+    pub(crate) mark: u64,
 }
 
 impl<T> Node<T> {
     /// A node with these slots (sorted by start, not empty, at most [`most_slots`]), and the slot
-    /// that points at it. `None`: there is no memory.
-    ///
-    /// Its one count is the chain's, and to be given back with [`Node::release`] or [`Node::discard`].
-    pub(crate) fn make(slots: &[Slot<T>], height: u8, spares: &Spares) -> Option<Slot<T>> {
-        let [first, ..] = slots else { return None };
+    /// that points at it: to be given up with [`Node::discard`].
+    pub(crate) fn make(
+        slots: &[Slot<T>],
+        height: u8,
+        maker: Maker<'_>,
+    ) -> Result<Slot<T>, OutOfMemory> {
+        let [first, ..] = slots else { return Ok(Slot::nothing()) };
         let base = first.start();
         let distance = |index: usize| slots.get(index).map_or(0, |slot| slot.start() - base);
-        // (Not the last one only: where a write that tidies joined leaves, what was added may reach into
-        // the next one, which is found out and refused in the end.)
+        // (Not the last one only: what is removed may reach over what was added since.)
         let is_packed = height == 0 && slots.iter().all(|slot| Packed::<T>::fits(base, slot.end()));
-        let guide = Guide::of(slots.len(), height, is_packed, distance);
-        let fill = |table: &mut [_]| guide.fill(distance, table);
+        let plan = SearchPlan::of(slots.len(), height, is_packed, distance);
+        let fill = |table: &mut [_]| plan.fill(distance, table);
         if is_packed {
             let packed: SmallVec<[Packed<T>; LEAF_SLOTS]> =
                 slots.iter().map(|slot| Packed::new(slot, base)).collect();
-            // SAFETY: (`Node::build`) 1. packed, and as many as the guide says; 2. `Guide::fill` does.
-            unsafe { Self::build(base, guide, height, spares, [&packed, &[], &[]], fill) }
+            // SAFETY: (`Node::build`) 1. packed, and as many as the plan says; 2. `SearchPlan::fill` does.
+            unsafe { Self::build(base, plan, maker, [&packed, &[], &[]], fill) }
         } else {
-            // SAFETY: (`Node::build`) 1. not packed, and as many as the guide says; 2. `Guide::fill` does.
-            unsafe { Self::build(base, guide, height, spares, [slots, &[], &[]], fill) }
+            // SAFETY: (`Node::build`) 1. not packed, and as many as the plan says; 2. `SearchPlan::fill` does.
+            unsafe { Self::build(base, plan, maker, [slots, &[], &[]], fill) }
         }
     }
 
@@ -103,8 +99,8 @@ impl<T> Node<T> {
         old: usize,
         new: Option<Slot<T>>,
         height: u8,
-        spares: &Spares,
-    ) -> Option<Slot<T>> {
+        maker: Maker<'_>,
+    ) -> Result<Slot<T>, OutOfMemory> {
         // SAFETY: (`Slot::slots`) 1. by 1.
         let slots = unsafe { slot.slots() };
         // SAFETY: (`Slot::table`) 1. by 1.
@@ -122,35 +118,34 @@ impl<T> Node<T> {
         } else {
             new.or(slots.get(at.wrapping_sub(1)))
         };
-        let last = last?;
-        let span = last.start().wrapping_sub(base);
-        let keeps_form =
-            height != 0 || slot.guide().is_packed() == Packed::<T>::fits(base, last.end());
+        let span = last.map_or(0, |last| last.start().wrapping_sub(base));
+        let fits = last.is_some_and(|last| Packed::<T>::fits(base, last.end()));
+        let keeps_form = height != 0 || slot.plan().is_packed() == fits;
         let distance = |index| slots.get(index).map_or(0, |slot| slot.start() - base);
-        let guide = slot.guide().spliced(table, distance, &splice, len, height, span);
-        let guide = guide.filter(|_| keeps_form);
-        let Some(guide) = guide else {
+        let plan = slot.plan().spliced(table, distance, &splice, len, height, span);
+        let plan = plan.filter(|_| keeps_form);
+        let Some(plan) = plan else {
             // It starts elsewhere, or is to be searched in another way: it is made anew.
             let (before, behind) = (slots.split_at(at).0, slots.split_at(at + old).1);
             let mut all: SmallVec<[Slot<T>; NODE_SLOTS]> = SmallVec::new();
-            all.try_reserve(len).ok()?;
+            all.try_reserve(len).map_err(|_| OutOfMemory::of::<Slot<T>>(len))?;
             all.extend(before.iter().chain(new).chain(behind.iter()));
-            return Self::make(&all, height, spares);
+            return Self::make(&all, height, maker);
         };
-        let fill = |place: &mut [_]| guide.refill(table, &splice, place);
+        let fill = |place: &mut [_]| plan.refill(table, &splice, place);
         match slots {
             Slots::Whole(slots) => {
-                let parts = [slots.get(..at)?, new.as_slice(), slots.get(at + old..)?];
-                // SAFETY: (`Node::build`) 1. not packed, and as many as the guide says; 2. `Guide::refill`
+                let parts = [&slots[..at], new.as_slice(), &slots[at + old..]];
+                // SAFETY: (`Node::build`) 1. not packed, and as many as the plan says; 2. `SearchPlan::refill`
                 // does.
-                unsafe { Self::build(base, guide, height, spares, parts, fill) }
+                unsafe { Self::build(base, plan, maker, parts, fill) }
             }
             Slots::Packed { slots, .. } => {
                 let new = new.map(|new| Packed::new(&new, base));
-                let parts = [slots.get(..at)?, new.as_slice(), slots.get(at + old..)?];
-                // SAFETY: (`Node::build`) 1. packed, and as many as the guide says; 2. `Guide::refill`
+                let parts = [&slots[..at], new.as_slice(), &slots[at + old..]];
+                // SAFETY: (`Node::build`) 1. packed, and as many as the plan says; 2. `SearchPlan::refill`
                 // does.
-                unsafe { Self::build(base, guide, height, spares, parts, fill) }
+                unsafe { Self::build(base, plan, maker, parts, fill) }
             }
         }
     }
@@ -159,59 +154,53 @@ impl<T> Node<T> {
     ///
     /// # Safety
     ///
-    /// 1. The runs have as many slots as the guide says: [`Packed`] if it says so, otherwise
+    /// 1. The runs have as many slots as the plan says: [`Packed`] if it says so, otherwise
     ///    [`Slot`].
     /// 2. `fill` writes all of the table.
     unsafe fn build<S: Copy>(
         base: usize,
-        guide: Guide,
-        height: u8,
-        spares: &Spares,
+        plan: SearchPlan,
+        maker: Maker<'_>,
         runs: [&[S]; 3],
         fill: impl FnOnce(&mut [MaybeUninit<u8>]),
-    ) -> Option<Slot<T>> {
+    ) -> Result<Slot<T>, OutOfMemory> {
         const {
             let largest = size_of::<Self>() + MOST_BUCKETS + NODE_SLOTS * size_of::<Slot<T>>();
-            assert!(largest <= spares::LARGEST, "memory of all sizes of nodes is kept");
+            assert!(largest <= free_list::LARGEST, "memory of all sizes of nodes is kept");
         }
-        debug_assert_eq!(runs.iter().map(|run| run.len()).sum::<usize>(), guide.len());
-        debug_assert_eq!(guide.len() * size_of::<S>(), slots_bytes::<T>(guide));
-        let layout = Self::layout(guide)?;
-        let node = spares.allocate(layout)?.cast::<Self>().as_ptr();
+        debug_assert_eq!(runs.iter().map(|run| run.len()).sum::<usize>(), plan.len());
+        debug_assert_eq!(plan.len() * size_of::<S>(), slots_bytes::<T>(plan));
+        let node = maker.free_list.allocate(Self::layout(plan))?.cast::<Self>().as_ptr();
         // SAFETY: (`Node::table_at`) 1. the block has that layout.
         let table = unsafe { Self::table_at(node) }.cast_mut();
         // SAFETY: within the block, and nobody else has it; it need not be initialised.
-        fill(unsafe { slice::from_raw_parts_mut(table.cast(), guide.buckets()) });
+        fill(unsafe { slice::from_raw_parts_mut(table.cast(), plan.buckets()) });
         // SAFETY: within the block: the layout has the slots behind the table. A table's size is a power
         // of two and larger than a word's, or nothing, so they are aligned.
-        let mut place = unsafe { table.add(guide.buckets()) }.cast::<S>();
+        let mut place = unsafe { table.add(plan.buckets()) }.cast::<S>();
         for run in runs {
             // SAFETY: fresh memory, by 1. with room for all runs, which they are not in.
             unsafe { ptr::copy_nonoverlapping(run.as_ptr(), place, run.len()) };
             // SAFETY: within the block, or at the end of the slots.
             place = unsafe { place.add(run.len()) };
         }
-        let header = Self {
-            count: AtomicUsize::new(1),
-            owns: AtomicBool::new(false),
-            height,
-            life: Liveness::new(),
-            guide: guide.short(),
-            slots: [],
-        };
+        let garbage = Garbage::new(Kind::Node, maker.born, maker.mark);
+        let header = Self { garbage, plan: plan.short(), life: Liveness::new(), slots: [] };
         // SAFETY: fresh memory, aligned by the layout, for a header.
         unsafe { node.write(header) };
-        Some(Slot::of_node(base, node, guide))
+        Ok(Slot::of_node(base, node, plan))
     }
 
-    fn layout(guide: Guide) -> Option<Layout> {
-        let own = size_of::<Self>() + slots_bytes::<T>(guide) + guide.buckets();
-        Layout::from_size_align(own, align_of::<Self>()).ok().map(rounded)
+    fn layout(plan: SearchPlan) -> Layout {
+        let own = size_of::<Self>() + slots_bytes::<T>(plan) + plan.buckets();
+        // (A few kilobytes, so there is such a layout.)
+        let layout = Layout::from_size_align(own, align_of::<Self>());
+        layout.map_or(Layout::new::<Self>(), rounded)
     }
 
-    /// What a node with this guide takes, in bytes.
-    pub(crate) fn bytes(guide: Guide) -> usize {
-        Self::layout(guide).map_or(0, |layout| layout.size())
+    /// What a node with this plan takes, in bytes.
+    pub(crate) fn bytes(plan: SearchPlan) -> usize {
+        Self::layout(plan).size()
     }
 
     /// The place of the table.
@@ -225,169 +214,48 @@ impl<T> Node<T> {
         unsafe { node.add(1) }.cast()
     }
 
-    /// Makes the node an owner, if something beside the chain counts it.
+    /// Its header.
+    pub(crate) fn garbage(node: *mut Self) -> *mut Garbage {
+        node.cast()
+    }
+
+    /// The node of a header of kind [`Kind::Node`].
+    pub(crate) fn of_garbage(garbage: *mut Garbage) -> *mut Self {
+        garbage.cast()
+    }
+
+    /// Whether it was made by the write with this mark.
     ///
     /// # Safety
     ///
-    /// 1. `node` carries the chain's count, which is the caller's to give away, and so does
-    ///    everything it points at.
-    pub(crate) unsafe fn own_if_shared(node: *mut Self) {
-        // SAFETY: by 1. it is alive.
-        let header = unsafe { &*node };
-        // Ordering [count_up]: Relaxed; whoever counts is an owner that points here, made by the
-        // chain before this, or nobody. A count that goes down meanwhile only makes this needless.
-        if header.count.load(edge::count_up()) == 1 || header.owns.load(edge::count_up()) {
-            return;
-        }
-        let slot = Slot::of_node(0, node, Guide::from_short(header.guide));
-        // SAFETY: (`Slot::slots`) 1. alive, by 1.
-        for slot in unsafe { slot.slots() }.iter() {
-            // SAFETY: (`share_below`) 1. and 2. by 1.
-            unsafe { Self::share_below(&slot, header.height) };
-        }
-        // Ordering [count_up]: Relaxed; [count_down] of the chain's own count follows it.
-        header.owns.store(true, edge::count_up());
+    /// 1. It is alive.
+    pub(crate) unsafe fn has_mark(node: *mut Self, mark: u64) -> bool {
+        // SAFETY: by 1.
+        unsafe { &*node }.garbage.mark.load(edge::statistic()) == mark
     }
 
-    /// Counts what a slot points at.
+    /// What it takes, in bytes.
     ///
     /// # Safety
     ///
-    /// 1. `slot` is one of a node of that height.
-    /// 2. What it points at is counted by something else during the call.
-    unsafe fn share_below(slot: &Slot<T>, height: u8) {
-        if height == 0 {
-            // SAFETY: (`Shared::share_raw`) 1. by 1. and 2.
-            let entry = unsafe { Shared::share_raw(slot.entry()) };
-            entry.into_raw();
-        } else {
-            // SAFETY: (`Node::share`) 1. by 1. and 2.
-            unsafe { Self::share(slot.node()) };
-        }
+    /// 1. It is alive.
+    pub(crate) unsafe fn size(node: *mut Self) -> usize {
+        // SAFETY: by 1.
+        Self::bytes(SearchPlan::from_short(unsafe { &*node }.plan))
     }
 
-    /// Counts a node.
-    ///
-    /// # Safety
-    ///
-    /// 1. `node` is a node's address, and counted by something else during the call.
-    pub(crate) unsafe fn share(node: *mut Self) {
-        // SAFETY: by 1. it is alive.
-        let header = unsafe { &*node };
-        // Ordering [count_up]: Relaxed; as in `Shared::clone`. (At most one count for each owner,
-        // and owners are objects in memory: it cannot wrap.)
-        header.count.fetch_add(1, edge::count_up());
-    }
-
-    /// Gives back the chain's count of a node and of everything below it.
-    ///
-    /// # Safety
-    ///
-    /// 1. They are the caller's to give away, once.
-    pub(crate) unsafe fn retire_all(node: *mut Self) {
-        // SAFETY: (`Node::own_if_shared`) 1. by 1.
-        unsafe { Self::own_if_shared(node) };
-        // SAFETY: by 1. it is alive.
-        let header = unsafe { &*node };
-        let slot = Slot::of_node(0, node, Guide::from_short(header.guide));
-        // SAFETY: (`Slot::slots`) 1. alive, by 1., until its count is given back below.
-        for slot in unsafe { slot.slots() }.iter() {
-            if header.height == 0 {
-                // SAFETY: (`Shared::from_raw`) 1. the chain's count, by 1.
-                drop(unsafe { Shared::from_raw(slot.entry()) });
-            } else {
-                // SAFETY: (`Node::retire_all`) 1. by 1.
-                unsafe { Self::retire_all(slot.node()) };
-            }
-        }
-        // SAFETY: (`Node::release`) 1. by 1.
-        unsafe { Self::release(node, None) };
-    }
-
-    /// Gives back one count; the last one frees the node, with the counts that it owns. Its memory
-    /// goes to `spares`, if there are any.
-    ///
-    /// # Safety
-    ///
-    /// 1. The count is the caller's to give away.
-    pub(crate) unsafe fn release(node: *mut Self, spares: Option<&Spares>) {
-        // SAFETY: by 1. it is alive.
-        let header = unsafe { &*node };
-        // Ordering [count_down]: Release; pairs with the fence [count_last], as in `Shared::drop`.
-        if header.count.fetch_sub(1, edge::count_down()) != 1 {
-            return;
-        }
-        edge::count_last();
-        let slot = Slot::of_node(0, node, Guide::from_short(header.guide));
-        let owned = if header.owns.load(edge::count_up()) {
-            // SAFETY: (`Slot::slots`) 1. nobody else has it, and it is freed below.
-            unsafe { slot.slots() }
-        } else {
-            Slots::NONE
-        };
-        // (Dropped where it is: what `drop` is given must stay valid until it returns, and the slots
-        // do not.)
-        let _ending = Ending { node, rest: owned, spares };
-    }
-
-    /// Frees a node that nobody else has, and nothing that it points at.
+    /// Frees a node, and nothing that it points at.
     ///
     /// # Safety
     ///
     /// 1. Nobody else has it.
-    pub(crate) unsafe fn discard(node: *mut Self, spares: Option<&Spares>) {
+    pub(crate) unsafe fn discard(node: *mut Self, free_list: &FreeList) {
         // SAFETY: by 1. alive.
         let header = unsafe { &*node };
         header.life.end();
-        match (Self::layout(Guide::from_short(header.guide)), spares) {
-            // SAFETY: (`Spares::free`) 1. by 1., allocated by `build` with that layout. A header
-            // drops nothing.
-            (Some(layout), Some(spares)) => unsafe { spares.free(node.cast(), layout) },
-            // SAFETY: (`dispose_memory`) 1. likewise.
-            (Some(layout), None) => unsafe { dispose_memory(node.cast(), layout) },
-            (None, _) => {} // not reached: it was allocated
-        }
-    }
-}
-
-/// A node on its way out, with the counts that it owns. Values' destructors may run as these are given
-/// back: if one panics, the others run all the same.
-struct Ending<'a, T> {
-    node: *mut Node<T>,
-    rest: Slots<'a, T>,
-    spares: Option<&'a Spares>,
-}
-
-impl<T> Ending<'_, T> {
-    fn give_back(&mut self) {
-        // SAFETY: whoever made this has the node for itself, until it is freed in `Freeing::drop`.
-        let height = unsafe { &*self.node }.height;
-        while let Some((slot, rest)) = self.rest.split_first() {
-            self.rest = rest;
-            if height == 0 {
-                // SAFETY: (`Shared::from_raw`) 1. counted by `own_if_shared`.
-                drop(unsafe { Shared::from_raw(slot.entry()) });
-            } else {
-                // SAFETY: (`Node::release`) 1. counted by `own_if_shared`.
-                unsafe { Node::release(slot.node(), None) };
-            }
-        }
-    }
-}
-
-impl<T> Drop for Ending<'_, T> {
-    fn drop(&mut self) {
-        /// Goes on where a panic interrupted, and frees the node in the end.
-        struct Freeing<'e, 'a, T>(&'e mut Ending<'a, T>);
-
-        impl<T> Drop for Freeing<'_, '_, T> {
-            fn drop(&mut self) {
-                self.0.give_back();
-                // SAFETY: (`Node::discard`) 1. the last count is gone, and the last look at the slots.
-                unsafe { Node::discard(self.0.node, self.0.spares) };
-            }
-        }
-
-        Freeing(self).0.give_back();
+        let layout = Self::layout(SearchPlan::from_short(header.plan));
+        // SAFETY: (`FreeList::free`) 1. by 1., allocated by `build` with that layout. A header drops
+        // nothing.
+        unsafe { free_list.free(node.cast(), layout) };
     }
 }

@@ -15,11 +15,11 @@ impl<T> Slot<T> {
     /// 1. This is a slot of a node, not of an entry, and that node is alive throughout `'a`.
     #[inline(always)]
     pub(crate) unsafe fn slots<'a>(&self) -> Slots<'a, T> {
-        if self.guide().is_packed() {
-            // SAFETY: (`run`) 1. by 1.; 2. as the guide says.
+        if self.plan().is_packed() {
+            // SAFETY: (`run`) 1. by 1.; 2. as the plan says.
             Slots::Packed { base: self.start(), slots: unsafe { self.run() } }
         } else {
-            // SAFETY: (`run`) 1. by 1.; 2. as the guide says.
+            // SAFETY: (`run`) 1. by 1.; 2. as the plan says.
             Slots::Whole(unsafe { self.run() })
         }
     }
@@ -29,16 +29,16 @@ impl<T> Slot<T> {
     /// # Safety
     ///
     /// 1. As for [`Slot::slots`].
-    /// 2. The node's slots are `S`: [`Packed`] if its guide says so, otherwise [`Slot`].
+    /// 2. The node's slots are `S`: [`Packed`] if its plan says so, otherwise [`Slot`].
     #[inline(always)]
     unsafe fn run<'a, S>(&self) -> &'a [S] {
         // SAFETY: (`Node::table_at`) 1. by 1.
         let table = unsafe { Node::table_at(self.node()) };
         // SAFETY: by 1. the node was made with that table and the slots behind it.
-        let slots = unsafe { table.add(self.guide().buckets()) };
-        // SAFETY: by 1. the node is alive and was made with as many slots as its guide says, by 2. of
+        let slots = unsafe { table.add(self.plan().buckets()) };
+        // SAFETY: by 1. the node is alive and was made with as many slots as its plan says, by 2. of
         // this form; nodes do not change.
-        unsafe { slice::from_raw_parts(slots.cast(), self.guide().len()) }
+        unsafe { slice::from_raw_parts(slots.cast(), self.plan().len()) }
     }
 
     /// The table of the node that this slot points at.
@@ -51,11 +51,11 @@ impl<T> Slot<T> {
         // SAFETY: (`Node::table_at`) 1. by 1.
         let table = unsafe { Node::table_at(self.node()) };
         // SAFETY: by 1. the node was made with so many bytes there, which do not change.
-        unsafe { slice::from_raw_parts(table, self.guide().buckets()) }
+        unsafe { slice::from_raw_parts(table, self.plan().buckets()) }
     }
 
     /// The slots of the node below, and which of them `distance` falls to, in bytes from its start:
-    /// see [`Guide::find`](super::guide::Guide::find). `is_behind` compares a slot.
+    /// see [`SearchPlan::find`](super::search_plan::SearchPlan::find). `is_behind` compares a slot.
     ///
     /// Signal-safe: as that is; follows a pointer.
     ///
@@ -70,21 +70,21 @@ impl<T> Slot<T> {
         is_behind: impl Fn(&S) -> bool,
         probe: impl Fn(*const u8),
     ) -> (&'a [S], usize) {
-        let guide = self.guide();
+        let plan = self.plan();
         // SAFETY: (`Slot::run`) 1. and 2. by 1. and 2.
         let slots: &'a [S] = unsafe { self.run() };
         // SAFETY: (`Slot::table`) 1. by 1.
         let table: &'a [u8] = unsafe { self.table() };
         // SAFETY: by 1. it is alive.
         unsafe { &*self.node() }.life.read();
-        let bucket = guide.bucket(distance);
+        let bucket = plan.bucket(distance);
         // The slot is fetched from memory along with the table's byte that tells which it is, if it is
         // near where it would be among even ones.
-        prefetch(slots.as_ptr().wrapping_add(guide.guess(bucket)));
+        prefetch(slots.as_ptr().wrapping_add(plan.guess(bucket)));
         if !table.is_empty() {
             probe(table.as_ptr().wrapping_add(bucket));
         }
-        let found = guide.find(slots, table, bucket, |slot| {
+        let found = plan.find(slots, table, bucket, |slot| {
             probe(ptr::from_ref(slot).cast());
             is_behind(slot)
         });
@@ -95,7 +95,7 @@ impl<T> Slot<T> {
     /// The slot in the node below that `address` falls to: the last one that starts at or before it
     /// (some slot, if the first one starts behind it).
     ///
-    /// Wait-free and signal-safe: see [`Guide::find`](super::guide::Guide::find); `probe` is told each
+    /// Wait-free and signal-safe: see [`SearchPlan::find`](super::search_plan::SearchPlan::find); `probe` is told each
     /// address that is read.
     ///
     /// # Safety
@@ -123,12 +123,12 @@ impl<T> Slot<T> {
     /// 1. As for [`Slot::slots`].
     pub(crate) unsafe fn rank(&self, address: usize) -> usize {
         let distance = address.wrapping_sub(self.start());
-        if self.guide().is_packed() {
+        if self.plan().is_packed() {
             let offset = u32::try_from(distance).unwrap_or(u32::MAX);
-            // SAFETY: (`Slot::search`) 1. by 1.; 2. as the guide says.
+            // SAFETY: (`Slot::search`) 1. by 1.; 2. as the plan says.
             unsafe { self.search(distance, |slot: &Packed<T>| slot.offset() > offset, |_| ()) }.1
         } else {
-            // SAFETY: (`Slot::search`) 1. by 1.; 2. as the guide says.
+            // SAFETY: (`Slot::search`) 1. by 1.; 2. as the plan says.
             unsafe { self.search(distance, |slot: &Slot<T>| slot.start() > address, |_| ()) }.1
         }
     }

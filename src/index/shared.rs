@@ -1,4 +1,4 @@
-#![expect(unsafe_code, reason = "a counted pointer: raw blocks, and the promise made to arc-swap")]
+#![expect(unsafe_code, reason = "a counted pointer to a raw block")]
 //! A counted block: what `Arc` is, but it says so when there is no memory, and its pointers may
 //! be kept uncounted where something else keeps the block alive.
 //!
@@ -7,10 +7,10 @@
 //! the body is only ever seen through `&`, and dropped or given out once, when the count reaches
 //! zero.
 
-use super::try_box::{try_box, try_box_with};
-use crate::sync::{AtomicUsize, Liveness, RefCnt, dispose, edge};
+use super::try_box::try_box;
+use crate::sync::{AtomicUsize, Liveness, dispose, edge};
 use core::marker::PhantomData;
-use core::mem::ManuallyDrop;
+use core::mem::{ManuallyDrop, offset_of};
 use core::ops::Deref;
 use core::ptr::NonNull;
 
@@ -34,9 +34,6 @@ unsafe impl<X: Send + Sync> Send for Shared<X> {}
 unsafe impl<X: Send + Sync> Sync for Shared<X> {}
 
 impl<X> Shared<X> {
-    /// The memory one block takes, in bytes.
-    pub(crate) const BYTES: usize = size_of::<Block<X>>();
-
     /// A block with one count; without memory for it, the body comes back.
     pub(crate) fn try_new(body: X) -> Result<Self, X> {
         let block = Block { count: AtomicUsize::new(1), life: Liveness::new(), body };
@@ -46,13 +43,8 @@ impl<X> Shared<X> {
         }
     }
 
-    /// A block with one count, and the body that `make` gives, made where it is to stay. `None`: there
-    /// is no memory, and `make` was not called.
-    pub(crate) fn try_new_with(make: impl FnOnce() -> X) -> Option<Self> {
-        let block = || Block { count: AtomicUsize::new(1), life: Liveness::new(), body: make() };
-        let block = try_box_with(block)?;
-        Some(Self { block: NonNull::from(Box::leak(block)), owns: PhantomData })
-    }
+    /// How far the body is from the start of its block, in bytes.
+    pub(crate) const BODY: usize = offset_of!(Block<X>, body);
 
     /// The block's address, for keeping it without a count or comparing identity.
     pub(crate) fn as_raw(&self) -> *mut Block<X> {
@@ -100,20 +92,6 @@ impl<X> Shared<X> {
         // SAFETY: by 1., for a count that is not dropped here: it stays with its holder.
         let held = ManuallyDrop::new(unsafe { Self::from_raw(raw) });
         Self::clone(&held)
-    }
-
-    /// Whether there is more than one count on a block.
-    ///
-    /// # Safety
-    ///
-    /// 1. `raw` is a block's address, and something holds a count on it during the call.
-    pub(crate) unsafe fn is_shared(raw: *mut Block<X>) -> bool {
-        // SAFETY: by 1.
-        let block = unsafe { &*raw };
-        // Ordering [count_up]: Relaxed; the one who asks has the claim, or the map for itself: a count
-        // of one is the chain's, and then nobody else can count up. What was counted before is known
-        // by other edges.
-        block.count.load(edge::count_up()) != 1
     }
 
     /// Gives the count up; the body, if it was the last one, and the memory is freed.
@@ -178,25 +156,6 @@ impl<X> Drop for Shared<X> {
             let block = unsafe { Box::from_raw(self.block.as_ptr()) };
             dispose(block);
         }
-    }
-}
-
-// SAFETY: (`RefCnt`) `into_ptr` and `from_ptr` hand over one count each; `as_ptr` gives the same
-// address and hands over nothing; the pointers of equal blocks are equal; cloning counts up.
-unsafe impl<X> RefCnt for Shared<X> {
-    type Base = Block<X>;
-
-    fn into_ptr(me: Self) -> *mut Block<X> {
-        me.into_raw()
-    }
-
-    fn as_ptr(me: &Self) -> *mut Block<X> {
-        me.as_raw()
-    }
-
-    unsafe fn from_ptr(pointer: *const Block<X>) -> Self {
-        // SAFETY: (`Shared::from_raw`) 1. arc-swap gives back what `into_ptr` gave it, once.
-        unsafe { Self::from_raw(pointer.cast_mut()) }
     }
 }
 

@@ -6,10 +6,9 @@
 //! write, and fewer cache lines for a lookup. A leaf that spans more is stored as it is.
 
 use super::address_range::CodeRange;
-use super::entry::Entry;
-use super::guide::Guide;
+use super::entry::{Entry, Item};
+use super::search_plan::SearchPlan;
 use super::node::Node;
-use super::shared::Block;
 use core::marker::PhantomData;
 use core::ptr;
 
@@ -18,7 +17,7 @@ use core::ptr;
 pub(crate) struct Slot<T> {
     start: usize,
     pointer: *mut (),
-    /// In a leaf the end of the range; above, the guide to the node below.
+    /// In a leaf the end of the range; above, the plan to the node below.
     detail: u64,
     of: PhantomData<*mut Node<T>>,
 }
@@ -34,12 +33,22 @@ impl<T> Copy for Slot<T> {}
 impl<T> Slot<T> {
     /// A leaf's slot.
     #[inline(always)]
-    pub(crate) fn of_entry(start: usize, end: usize, entry: *mut Block<Entry<T>>) -> Self {
+    pub(crate) fn of_entry(start: usize, end: usize, entry: *mut Entry<T>) -> Self {
         Self { start, pointer: entry.cast(), detail: end as u64, of: PhantomData }
     }
 
-    pub(super) fn of_node(start: usize, node: *mut Node<T>, guide: Guide) -> Self {
-        Self { start, pointer: node.cast(), detail: guide.bits(), of: PhantomData }
+    /// The slot of an entry that is to be added.
+    pub(crate) fn of_item(item: &Item<T>) -> Self {
+        Self::of_entry(item.range.start(), item.range.end(), item.as_raw())
+    }
+
+    pub(super) fn of_node(start: usize, node: *mut Node<T>, plan: SearchPlan) -> Self {
+        Self { start, pointer: node.cast(), detail: plan.bits(), of: PhantomData }
+    }
+
+    /// A place in a leaf, for going to it.
+    pub(crate) fn of_place(start: usize) -> Self {
+        Self { start, ..Self::nothing() }
     }
 
     /// Stands for a tree without nodes.
@@ -49,6 +58,11 @@ impl<T> Slot<T> {
 
     pub(crate) fn is_nothing(&self) -> bool {
         self.pointer.is_null()
+    }
+
+    /// Whether both point at the same entry, or at the same node.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.pointer == other.pointer
     }
 
     /// Where the range starts; of a node, where its first one does.
@@ -71,7 +85,7 @@ impl<T> Slot<T> {
 
     /// The entry, of a leaf's slot.
     #[inline(always)]
-    pub(crate) fn entry(&self) -> *mut Block<Entry<T>> {
+    pub(crate) fn entry(&self) -> *mut Entry<T> {
         self.pointer.cast()
     }
 
@@ -83,8 +97,8 @@ impl<T> Slot<T> {
 
     /// How to search the node below.
     #[inline(always)]
-    pub(crate) fn guide(&self) -> Guide {
-        Guide::from_bits(self.detail)
+    pub(crate) fn plan(&self) -> SearchPlan {
+        SearchPlan::from_bits(self.detail)
     }
 }
 
@@ -93,7 +107,7 @@ impl<T> Slot<T> {
 pub(crate) struct Packed<T> {
     offset: u32,
     len: u32,
-    entry: *mut Block<Entry<T>>,
+    entry: *mut Entry<T>,
 }
 
 impl<T> Clone for Packed<T> {

@@ -1,9 +1,11 @@
 #![expect(unsafe_code, reason = "follows the pointers of nodes that its version keeps alive")]
 //! The immutable index of one version: sorted leaves of sorted ranges, and sorted nodes above them.
 //!
-//! Invariant: all ranges in address order are sorted by start, none is empty, and no two overlap;
-//! so they are sorted by end too, and an address lies in at most one. All leaves are at the same
-//! depth, and a node's start is that of its first range.
+//! Invariant: all ranges are sorted by start, none is empty, and none starts inside a live one. So live
+//! ranges do not overlap, an address lies in at most one, and the last range that starts at or before an
+//! address is the only one that can be live and contain it. (Removed ranges stay until their leaf is
+//! rewritten; a live one may overlap the end of a removed one.) All leaves are at the same depth, and a
+//! node's start is that of its first range.
 //!
 //! # What a lookup costs
 //!
@@ -17,22 +19,20 @@
 use super::address_range::{CodeRange, Pc};
 use super::entry::Entry;
 #[cfg(test)]
-use super::guide::Guide;
+use super::search_plan::SearchPlan;
 use super::node::fewest_slots;
 #[cfg(test)]
 use super::node::most_slots;
-use super::shared::Shared;
 use super::slot::{Slot, Slots};
 
-/// Sorted ranges with their entries. It owns nothing: nodes are owned by the chain and by the
-/// snapshots that show them (see `node`).
+/// Sorted ranges with their entries. It owns nothing: see `node`.
 #[repr(C)] // what a lookup reads comes first
 pub(crate) struct Tree<T> {
     /// Points at the root node, or at nothing.
     pub(super) root: Slot<T>,
     /// Nodes above the leaves, from any leaf to the root.
     pub(crate) height: u8,
-    /// How many ranges there are, buried ones included.
+    /// How many ranges there are, removed ones included.
     pub(crate) entries: usize,
     /// What its nodes take, in bytes.
     pub(crate) bytes: usize,
@@ -43,6 +43,14 @@ pub(crate) struct Found<'a, T> {
     pub(crate) range: CodeRange,
     pub(crate) entry: &'a Entry<T>,
 }
+
+impl<T> Clone for Tree<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Tree<T> {}
 
 impl<T> Clone for Found<'_, T> {
     fn clone(&self) -> Self {
@@ -71,7 +79,7 @@ impl<T> Tree<T> {
         let mut slot = &self.root;
         let mut above = self.height;
         let slot = loop {
-            if above == 0 && slot.guide().is_packed() {
+            if above == 0 && slot.plan().is_packed() {
                 // SAFETY: (`Slot::find_packed`) 1. as below; it says that it is packed.
                 break unsafe { slot.find_packed(pc.address(), &probe) }?;
             }
@@ -104,8 +112,8 @@ impl<T> Tree<T> {
     /// What a slot of one of this tree's leaves says.
     #[inline(always)]
     pub(super) fn found<'a>(&'a self, slot: &Slot<T>) -> Option<Found<'a, T>> {
-        // SAFETY: (`Shared::peek`) 1. a leaf's slot; 2. entries live as long as what shows them.
-        let entry = unsafe { Shared::peek(slot.entry()) }?;
+        // SAFETY: a leaf's slot; an entry's block lives as long as what shows it.
+        let entry = unsafe { slot.entry().as_ref() }?;
         Some(Found { range: slot.range(), entry })
     }
 
@@ -170,13 +178,18 @@ impl<T> Tree<T> {
     }
 
     /// The last range that starts before `address`.
-    pub(super) fn last_before(&self, address: usize) -> Option<CodeRange> {
-        self.leaf_before(address).last().map(|slot| slot.range())
+    pub(super) fn last_before(&self, address: usize) -> Option<Slot<T>> {
+        self.leaf_before(address).last()
     }
 
     /// The first range that starts at `address` or behind.
-    pub(super) fn first_from(&self, address: usize) -> Option<CodeRange> {
-        self.leaf_from(address).first().map(|slot| slot.range())
+    pub(super) fn first_from(&self, address: usize) -> Option<Slot<T>> {
+        self.leaf_from(address).first()
+    }
+
+    /// Whether the entry of a leaf's slot is removed.
+    pub(super) fn is_removed(&self, slot: &Slot<T>) -> bool {
+        self.found(slot).is_some_and(|found| found.entry.is_removed())
     }
 
     /// All ranges that start in `from..to`, in address order.
@@ -207,7 +220,7 @@ impl<T> Tree<T> {
     /// the table, what it takes to search the whole node, and the slot that it ends at.
     #[cfg(test)]
     pub(crate) const fn most_probes(n: usize) -> usize {
-        let (leaf, above) = (Guide::most_probes(most_slots(0)), Guide::most_probes(most_slots(1)));
+        let (leaf, above) = (SearchPlan::most_probes(most_slots(0)), SearchPlan::most_probes(most_slots(1)));
         leaf + (Self::most_levels(n) - 1) * above
     }
 }

@@ -18,14 +18,12 @@
 //! - *Leaving* counts down. Who reaches 0 has closed the entry, for ever, and takes it out.
 //! - A joiner that finds a closed entry does not wait for the one who closed it, which may be
 //!   stopped at any instruction in between: it takes the entry out itself, and registers anew.
-//!   Removal goes by the entry's identity (the address of its block, which nobody reuses while
-//!   somebody who wants to remove it counts it): so the stopped thread, going on, finds nothing to
-//!   remove, and does not touch the new entry.
+//!   Removal goes by the entry's identity (its address, which nobody reuses while somebody who wants to
+//!   remove it holds it): so the stopped thread, going on, finds it removed, and does not touch the
+//!   new entry.
 //!
 //! So joining and leaving are lock-free: a joiner goes round again only if another thread has
-//! published something meanwhile. (In the midst of taking an entry out *without memory* there is a
-//! moment at which lookups do not find it and it is still in the way. A joiner that meets that gets
-//! the overlap as an error, as anybody would who registers there; it does not wait.)
+//! registered or unregistered something meanwhile.
 //!
 //! A joiner that succeeded is in the newest version of the map: the entry is taken out only after
 //! the count was 0, and it was not when the joiner counted itself in, nor is it until it leaves.
@@ -34,11 +32,10 @@
 //!
 //! The count orders nothing, and need not: its changes are in one order, which is all that the
 //! sentence above asks for; whoever reaches the entry has seen its publication; and each owner also
-//! holds a count on the entry's block, whose last holder comes after all that the others did.
+//! holds the entry's value, whose last holder comes after all that the others did.
 
 use crate::index::address_range::CodeRange;
 use crate::index::entry::{Entry, Item};
-use crate::index::shared::{Block, Shared};
 use crate::sync::{AtomicPtr, AtomicUsize, const_fn, edge};
 use crate::{CodeMap, Refused};
 use core::fmt;
@@ -53,8 +50,8 @@ pub(crate) trait Counted: Send + Sync + Sized {
 pub(crate) struct Owners<T> {
     /// Zero is final.
     count: AtomicUsize,
-    /// The block that the entry lies in: written once, before anybody else sees it.
-    place: AtomicPtr<Block<Entry<T>>>,
+    /// The entry: written once, before anybody else sees it.
+    place: AtomicPtr<Entry<T>>,
 }
 
 impl<T> Owners<T> {
@@ -131,7 +128,6 @@ impl<T: Counted, M: AsRef<CodeMap<T>>> Claim<T, M> {
         make: impl Fn() -> T,
     ) -> Result<Item<T>, Refused> {
         loop {
-            let publications = map.index.sequence();
             match Standing::of(map, range, &is_same) {
                 Standing::Joined(item) => return Ok(item),
                 Standing::Taken(existing) => {
@@ -139,39 +135,32 @@ impl<T: Counted, M: AsRef<CodeMap<T>>> Claim<T, M> {
                 }
                 // Who closed it may be stopped: its work is done here, and it will find it done.
                 Standing::Closed(item) => {
-                    map.remove_items(&mut [item]);
+                    drop(map.remove([item]));
                 }
                 Standing::Absent => {}
             }
-            let item = Item::try_new(range, make()).map_err(|_| Refused::OutOfMemory)?;
+            let item = Item::try_new(range, make()).map_err(|(error, _)| error)?;
             // Ordering [owners]: Relaxed; publication of the entry makes it visible.
-            item.entry.value.owners().place.store(item.entry.as_raw(), edge::owners());
+            item.value().owners().place.store(item.as_raw(), edge::owners());
             match map.register_item(item) {
                 Ok(registration) => return Ok(registration.into_item()),
-                // Another thread was faster. With the same, perhaps: look again, where it is found.
-                // (If nothing has been published, it is not: see the head of the file.)
-                Err((Refused::Overlap { existing, .. }, _))
-                    if existing == range && map.index.sequence() != publications => {}
+                // Another thread was faster. With the same, perhaps: look again, where it is found (or removed).
+                Err((Refused::Overlap { existing, .. }, _)) if existing == range => {}
                 Err((reason, _)) => return Err(reason),
             }
         }
     }
 
-    /// Gives the claim up. If it was the last one, the entry comes back, closed and still in the
-    /// map: for whoever takes several out at once.
-    pub(crate) fn release(mut self) -> Option<Item<T>> {
-        self.leave()
-    }
-
+    /// Gives the claim up. If it was the last one, the entry comes back, closed and still in the map.
     fn leave(&mut self) -> Option<Item<T>> {
-        self.item.take().filter(|item| item.entry.value.owners().leave())
+        self.item.take().filter(|item| item.value().owners().leave())
     }
 }
 
 impl<T: Counted, M: AsRef<CodeMap<T>>> Drop for Claim<T, M> {
     fn drop(&mut self) {
         if let Some(item) = self.leave() {
-            self.map.as_ref().remove_items(&mut [item]);
+            drop(self.map.as_ref().remove([item]));
         }
     }
 }
@@ -186,11 +175,9 @@ impl<T: Counted> Standing<T> {
         let owners = hit.value().owners();
         // Ordering [owners]: Relaxed; whoever reaches the entry has seen its publication.
         let place = owners.place.load(edge::owners());
-        // SAFETY: (`Shared::share_raw`) 1. noted by `item` before the entry was published, so it is
-        // the block that the value is in; the version that shows it counts it as long as `reader`
-        // lives.
-        let entry = unsafe { Shared::share_raw(place) };
-        let item = Item { range: hit.range(), entry };
+        // SAFETY: (`Item::hold`) 1. noted by `item` before the entry was published, so it is the entry that
+        // the value is in; the map holds a value that was found as long as `reader` lives.
+        let item = unsafe { Item::hold(hit.range(), place) };
         if owners.join() { Self::Joined(item) } else { Self::Closed(item) }
     }
 }

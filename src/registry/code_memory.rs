@@ -11,7 +11,8 @@ use super::code_tables::CodeTables;
 use super::engine::{Engine, LoadError};
 use super::mapping::{Draft, Mapping};
 use crate::index::shared::Shared;
-use crate::{CodeRange, Refused};
+use crate::index::try_box::OutOfMemory;
+use crate::CodeRange;
 use core::fmt;
 
 /// Machine code in memory that can be executed.
@@ -50,7 +51,7 @@ impl CodeMemory {
             Ok(tables) => tables,
             Err(tables) => {
                 let image = CodeImage { text, text_align, tables };
-                return Err(LoadImageError { reason: Refused::OutOfMemory.into(), image });
+                return Err(LoadImageError { reason: OutOfMemory::of::<CodeTables>(1).into(), image });
             }
         };
         match copy(&text, text_align, engine.allocator()) {
@@ -217,7 +218,7 @@ fn copy(
     }
     let mut draft = Draft::allocate(text.len(), align as usize, allocator)?;
     draft.bytes().copy_from_slice(text);
-    let mapping = Shared::try_new(draft.publish()?).map_err(|_| Refused::OutOfMemory)?;
+    let mapping = Shared::try_new(draft.publish()?).map_err(|_| OutOfMemory::of::<Mapping>(1))?;
     Ok(Some(mapping))
 }
 

@@ -1,9 +1,10 @@
 //! A component: several modules that were compiled together, into the same code.
 
-use super::engine::{Engine, OutOfMemory};
+use super::engine::Engine;
 use super::engine_code::EngineCode;
 use super::module::Module;
 use crate::index::shared::Shared;
+use crate::index::try_box::OutOfMemory;
 use core::fmt;
 
 /// Several modules in one code.
@@ -34,11 +35,11 @@ impl Component {
     ) -> Result<Self, OutOfMemory> {
         let mut modules = Vec::new();
         for index in indices {
-            modules.try_reserve(1).map_err(|_| OutOfMemory)?;
+            modules.try_reserve(1).map_err(|_| OutOfMemory::of::<Module>(1))?;
             modules.push(Module::new(code, index)?);
         }
         let body = Body { code: code.clone(), modules };
-        Shared::try_new(body).map(|body| Self { body }).map_err(|_| OutOfMemory)
+        Shared::try_new(body).map(|body| Self { body }).map_err(|_| OutOfMemory::of::<Body>(1))
     }
 
     /// The code that its modules share. Constant time.

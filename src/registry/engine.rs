@@ -4,6 +4,7 @@ use super::code_allocator::{AllocatorHandle, CodeAllocator, MemoryError};
 use super::process_code_map::CodeMapHandle;
 use super::residence::ResidentCode;
 use crate::index::shared::Shared;
+use crate::index::try_box::OutOfMemory;
 use crate::{CodeMap, Refused};
 use core::fmt;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 /// let config = EngineConfig::new().private_copies(true).code_map(map.clone());
 /// let engine = Engine::new(config)?;
 /// assert!(engine.has_private_copies() && std::ptr::eq(engine.code_map(), &*map));
-/// # Ok::<(), pcmap::registry::OutOfMemory>(())
+/// # Ok::<(), pcmap::OutOfMemory>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct EngineConfig {
@@ -68,7 +69,7 @@ impl Engine {
     ///
     /// [`OutOfMemory`].
     pub fn new(config: EngineConfig) -> Result<Self, OutOfMemory> {
-        let config = Shared::try_new(config).map_err(|_| OutOfMemory)?;
+        let config = Shared::try_new(config).map_err(|_| OutOfMemory::of::<EngineConfig>(1))?;
         Ok(Self { config })
     }
 
@@ -102,11 +103,6 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// There is no heap memory. Nothing has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("out of memory")]
-pub struct OutOfMemory;
-
 /// Code could not be put into memory or into the code map. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -121,7 +117,7 @@ pub enum LoadError {
 }
 
 impl From<OutOfMemory> for LoadError {
-    fn from(OutOfMemory: OutOfMemory) -> Self {
-        Self::Refused(Refused::OutOfMemory)
+    fn from(error: OutOfMemory) -> Self {
+        Self::Refused(error.into())
     }
 }

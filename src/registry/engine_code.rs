@@ -5,10 +5,9 @@ use super::code_memory::CodeMemory;
 use super::code_tables::CodeTables;
 use super::engine::{Engine, LoadError};
 use super::pc::EngineCodePc;
-use super::residence::{CodeClaim, ResidentCode};
-use crate::Refused;
-use crate::index::entry::Item;
+use super::residence::CodeClaim;
 use crate::index::shared::Shared;
+use crate::index::try_box::OutOfMemory;
 use core::fmt;
 use core::ops::Range;
 
@@ -29,7 +28,7 @@ struct Original {
     engine: Engine,
     memory: Shared<CodeMemory>,
     /// None without text.
-    claim: Option<CodeClaim>,
+    _claim: Option<CodeClaim>,
 }
 
 /// Code in memory could not be registered; the memory comes back.
@@ -73,7 +72,10 @@ impl EngineCode {
         match Shared::try_new(memory) {
             Ok(memory) => Self::with(engine, memory)
                 .map_err(|(reason, memory)| RegisterMemoryError { reason, memory: only(memory) }),
-            Err(memory) => Err(RegisterMemoryError { reason: Refused::OutOfMemory.into(), memory }),
+            Err(memory) => {
+                let reason = OutOfMemory::of::<CodeMemory>(1).into();
+                Err(RegisterMemoryError { reason, memory })
+            }
         }
     }
 
@@ -104,9 +106,9 @@ impl EngineCode {
             }
         };
         match claim {
-            Ok(claim) => Shared::try_new(Original { engine: engine.clone(), memory, claim })
+            Ok(claim) => Shared::try_new(Original { engine: engine.clone(), memory, _claim: claim })
                 .map(|original| Self { original })
-                .map_err(|original| (Refused::OutOfMemory.into(), original.memory)),
+                .map_err(|original| (OutOfMemory::of::<Original>(1).into(), original.memory)),
             Err(refused) => Err((refused.into(), memory)),
         }
     }
@@ -136,12 +138,6 @@ impl EngineCode {
 
     pub(crate) fn memory(&self) -> &Shared<CodeMemory> {
         &self.original.memory
-    }
-
-    /// Lets go of the handle. If it was the last one of the last owner, the map's entry comes back,
-    /// for whoever takes several out at once: of several who let go at the same time, to one of them.
-    pub(crate) fn release(self) -> Option<Item<ResidentCode>> {
-        self.original.into_body_if_last()?.claim?.release()
     }
 }
 

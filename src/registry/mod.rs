@@ -85,7 +85,7 @@ pub use code_tables::{BreakpointSite, CodeTables, Function};
 pub use component::Component;
 #[cfg(feature = "elf")]
 pub use elf::{ElfError, MalformedElf};
-pub use engine::{Engine, EngineConfig, LoadError, OutOfMemory};
+pub use engine::{Engine, EngineConfig, LoadError};
 pub use engine_code::{EngineCode, RegisterMemoryError};
 pub use frame_info::FrameInfo;
 pub use function_table::{FunctionTable, FunctionTableRef};

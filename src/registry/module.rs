@@ -1,10 +1,11 @@
 //! A module: which functions of some code belong together, under an identity of their own.
 
 use super::code_tables::Function;
-use super::engine::{Engine, OutOfMemory};
+use super::engine::Engine;
 use super::engine_code::EngineCode;
 use super::keys::{FuncKey, FuncKind};
 use crate::index::shared::Shared;
+use crate::index::try_box::OutOfMemory;
 use core::fmt;
 
 /// Tells the modules of an engine apart, also those that are gone. (No two modules of a process
@@ -48,7 +49,7 @@ impl Module {
     /// [`OutOfMemory`].
     pub fn new(code: &EngineCode, index: u32) -> Result<Self, OutOfMemory> {
         let body = Body { id: CompiledModuleId::fresh(), index, code: code.clone() };
-        Shared::try_new(body).map(|body| Self { body }).map_err(|_| OutOfMemory)
+        Shared::try_new(body).map(|body| Self { body }).map_err(|_| OutOfMemory::of::<Body>(1))
     }
 
     /// Its identity. Constant time.

@@ -16,19 +16,16 @@
 use super::breakpoint::Breakpoints;
 use super::code_patch::StoreCodeMut;
 use super::component::Component;
-use super::engine::{Engine, LoadError, OutOfMemory};
+use super::engine::{Engine, LoadError};
 use super::engine_code::EngineCode;
 use super::frame_info::FrameInfo;
 use super::keys::SignatureKey;
 use super::module::{CompiledModuleId, Module, defining_module};
 use super::ordered_map::OrderedMap;
 use super::pc::{EngineCodePc, StoreCodePc};
-use super::residence::ResidentCode;
 use super::store_code::StoreCode;
 use super::text_offset::TextOffset;
-use crate::CodeMap;
-use crate::index::entry::Item;
-use core::mem;
+use crate::index::try_box::OutOfMemory;
 use smallvec::SmallVec;
 
 /// A module that has been registered with a store.
@@ -130,7 +127,7 @@ impl ModuleRegistry {
         if self.modules.contains(&id) {
             return Ok(id);
         }
-        self.modules.try_insert(id, module.clone()).map_err(|_| OutOfMemory)?;
+        self.modules.try_insert(id, module.clone()).map_err(|_| OutOfMemory::of::<Module>(1))?;
         self.load_module(module, id).inspect_err(|_| {
             self.modules.remove(&id);
         })?;
@@ -169,7 +166,7 @@ impl ModuleRegistry {
             if new {
                 self.unload(base);
             }
-            return Err(OutOfMemory.into());
+            return Err(OutOfMemory::of::<(u32, RegisteredModuleId)>(1).into());
         }
         loaded.modules.insert(at, (module.index(), id));
         Ok(())
@@ -189,14 +186,14 @@ impl ModuleRegistry {
         let base = range.start;
         // The code map has refused whatever overlaps.
         debug_assert!(self.overlapping(&range).is_none());
-        self.loaded_code.try_insert(base, loaded).map_err(|_| OutOfMemory)?;
+        self.loaded_code.try_insert(base, loaded).map_err(|_| OutOfMemory::of::<LoadedCode>(1))?;
         if self.store_code.try_insert(text.start, base).is_err() {
             self.loaded_code.remove(&base);
-            return Err(OutOfMemory.into());
+            return Err(OutOfMemory::of::<StoreCodePc>(1).into());
         }
-        if self.add_trampolines(code, base).is_err() {
+        if let Err(error) = self.add_trampolines(code, base) {
             self.unload(base);
-            return Err(OutOfMemory.into());
+            return Err(error.into());
         }
         Ok(Some(Loaded { base, new: true }))
     }
@@ -227,7 +224,8 @@ impl ModuleRegistry {
             let offset = trampoline.range.start().get() as usize;
             let Some(pc) = base.checked_add(offset) else { continue };
             if !self.trampolines.contains(&signature) {
-                self.trampolines.try_insert(signature, pc).map_err(|_| OutOfMemory)?;
+                let inserted = self.trampolines.try_insert(signature, pc);
+                inserted.map_err(|_| OutOfMemory::of::<StoreCodePc>(1))?;
             }
         }
         Ok(())
@@ -319,41 +317,4 @@ impl ModuleRegistry {
 struct Loaded {
     base: StoreCodePc,
     new: bool,
-}
-
-/// Everything leaves the code map in one publication: private copies, and originals of which this
-/// was the last owner.
-impl Drop for ModuleRegistry {
-    fn drop(&mut self) {
-        let map = self.engine.code_map();
-        let mut leaving = Leaving { map, items: SmallVec::new() };
-        drop(mem::replace(&mut self.modules, OrderedMap::new()));
-        let loaded = mem::replace(&mut self.loaded_code, OrderedMap::new());
-        // Without memory for the list they leave one by one.
-        let _ = leaving.items.try_reserve_exact(2 * loaded.len());
-        for LoadedCode { code, .. } in loaded.into_values() {
-            code.release(|item| {
-                if leaving.items.len() < leaving.items.capacity() {
-                    leaving.items.push(item);
-                } else {
-                    map.remove_items(&mut [item]);
-                }
-            });
-        }
-    }
-}
-
-/// Closed entries, which leave the map together: also if a destructor panics on the way, for nobody
-/// else would take them out.
-struct Leaving<'m> {
-    map: &'m CodeMap<ResidentCode>,
-    items: SmallVec<[Item<ResidentCode>; 4]>,
-}
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        if !self.items.is_empty() {
-            self.map.remove_items(&mut self.items);
-        }
-    }
 }

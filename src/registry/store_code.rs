@@ -5,10 +5,8 @@ use super::code_patch::CodePatch;
 use super::engine::LoadError;
 use super::engine_code::EngineCode;
 use super::pc::StoreCodePc;
-use super::residence::{CodeClaim, ResidentCode};
-use crate::Refused;
-use crate::index::entry::Item;
-use crate::index::try_box::try_box;
+use super::residence::CodeClaim;
+use crate::index::try_box::{OutOfMemory, try_box};
 use core::fmt;
 use core::ops::Range;
 
@@ -32,7 +30,7 @@ enum Storage {
 struct PrivateCopy {
     memory: CodeMemory,
     /// None without text.
-    claim: Option<CodeClaim>,
+    _claim: Option<CodeClaim>,
 }
 
 impl StoreCode {
@@ -55,8 +53,8 @@ impl StoreCode {
                     Some(CodeClaim::on(engine.map_handle(), mapping, memory.shared_tables())?)
                 }
             };
-            let copy = try_box(PrivateCopy { memory, claim });
-            Storage::Private(copy.map_err(|_| Refused::OutOfMemory)?)
+            let copy = try_box(PrivateCopy { memory, _claim: claim });
+            Storage::Private(copy.map_err(|_| OutOfMemory::of::<PrivateCopy>(1))?)
         } else {
             Storage::Shared
         };
@@ -98,20 +96,6 @@ impl StoreCode {
     /// The text as this store runs it.
     pub fn text(&self) -> &[u8] {
         self.code_memory().text()
-    }
-
-    /// Lets go of the code; gives each entry of the map that had no other owner to `closed`, for
-    /// whoever takes several out at once.
-    pub(crate) fn release(self, mut closed: impl FnMut(Item<ResidentCode>)) {
-        let Self { storage, original } = self;
-        if let Storage::Private(copy) = storage
-            && let Some(item) = copy.claim.and_then(CodeClaim::release)
-        {
-            closed(item);
-        }
-        if let Some(item) = original.release() {
-            closed(item);
-        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! - [`barrier`]: makes a publication visible to threads that were not told of it;
 //! - [`destroying`]: whether this thread is in the midst of destroying garbage;
 //! - [`clock`]: nanoseconds that never go back, and a pause that signals end;
-//! - [`thread`]: a number that tells a process's threads apart;
+//! - [`panics`]: keeps a destructor's panic until others have run;
 //! - `pages`: memory for machine code, and making written instructions visible (`registry` only);
 //! - `perf`: a clock, a thread's number, and a mapping that `perf` notices (`perf` only; Linux);
 //! - `signals`: what the trap runtime asks of signals (`trap` only; Linux);
@@ -20,6 +20,7 @@ pub(crate) mod destroying;
 pub(crate) mod fork;
 #[cfg(feature = "registry")]
 pub(crate) mod pages;
+pub(crate) mod panics;
 #[cfg(all(feature = "perf", any(target_os = "linux", target_os = "android")))]
 pub(crate) mod perf;
 pub(crate) mod prefetch;
@@ -29,6 +30,5 @@ pub(crate) mod prefetch;
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 pub(crate) mod signals;
-pub(crate) mod thread;
 #[cfg(pcmap_tsan)]
 pub(crate) mod thread_sanitizer;

@@ -4,11 +4,11 @@
 use super::error::PrepareError;
 use super::handler::TrapHandler;
 use super::thread_record::{self, ThreadRecord, threads};
-use crate::index::try_box::try_box;
+use crate::index::try_box::{OutOfMemory, try_box};
 use crate::sys::signals::alternate_stack::{self, AlternateStack};
 use crate::sys::signals::fault_mask::Unblocked;
 use crate::sys::signals::{own_thread, thread_stack};
-use crate::{Refused, Registration};
+use crate::Registration;
 use core::cell::Cell;
 use core::fmt;
 use core::ptr::{self, NonNull};
@@ -80,11 +80,11 @@ impl GuestThread {
             None => Some(AlternateStack::install().map_err(PrepareError::System)?),
         };
         let record = thread_record::register(ThreadRecord::new(own))?;
-        let unblocked = Unblocked::faults().ok_or(PrepareError::Refused(Refused::OutOfMemory))?;
+        let no_memory = |_| PrepareError::Refused(OutOfMemory::of::<Prepared>(1).into());
+        let unblocked = Unblocked::faults().ok_or(()).map_err(no_memory)?;
         let prepared =
             Prepared { handles: Cell::new(1), record, stack, unblocked, _handler: handler.clone() };
-        let prepared =
-            try_box(prepared).map_err(|_| PrepareError::Refused(Refused::OutOfMemory))?;
+        let prepared = try_box(prepared).map_err(drop).map_err(no_memory)?;
         let prepared = NonNull::from(Box::leak(prepared));
         own_thread::set::<Prepared>(prepared.as_ptr());
         // SAFETY: just leaked, and freed by the last handle.

@@ -6,9 +6,9 @@
 //! when they lie at the end of its heap: a write then costs ten times as much, in page faults). So
 //! a map keeps a few, and gives them back when it is asked to reclaim.
 
-use crate::sync::{AtomicPtr, SPARES_PER_SIZE, dispose_memory, edge};
+use super::try_box::OutOfMemory;
+use crate::sync::{AtomicPtr, FREE_PER_SIZE, const_fn, dispose_memory, edge, filled};
 use core::alloc::Layout;
-use core::array;
 use core::ptr::{self, NonNull};
 
 /// Blocks up to this size are the allocator's business: it keeps such by itself.
@@ -24,8 +24,8 @@ const SIZES: usize = 32;
 pub(crate) const LARGEST: usize = SMALL + SIZES * GRAIN;
 
 /// A few blocks of each size.
-pub(crate) struct Spares {
-    blocks: [[AtomicPtr<u8>; SPARES_PER_SIZE]; SIZES],
+pub(crate) struct FreeList {
+    blocks: [[AtomicPtr<u8>; FREE_PER_SIZE]; SIZES],
 }
 
 /// The layout that a block is allocated with.
@@ -37,10 +37,11 @@ pub(crate) fn rounded(layout: Layout) -> Layout {
     Layout::from_size_align(size, layout.align()).unwrap_or(layout)
 }
 
-impl Spares {
-    pub(crate) fn new() -> Self {
-        let none = || array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
-        Self { blocks: array::from_fn(|_| none()) }
+impl FreeList {
+    const_fn! {
+        pub(crate) fn new() -> Self {
+            Self { blocks: filled!(filled!(AtomicPtr::new(ptr::null_mut()); FREE_PER_SIZE); SIZES) }
+        }
     }
 
     /// The places for blocks of this (rounded) layout.
@@ -49,27 +50,27 @@ impl Spares {
         size.and_then(|size| self.blocks.get(size)).map_or(&[], |places| places)
     }
 
-    /// A block with this layout, which is rounded: a spare one, or a new one. `None`: there is no
-    /// memory.
+    /// A block with this layout, which is rounded: a free one, or a new one.
     ///
     /// Wait-free, but for the allocator.
-    pub(crate) fn allocate(&self, layout: Layout) -> Option<NonNull<u8>> {
+    pub(crate) fn allocate(&self, layout: Layout) -> Result<NonNull<u8>, OutOfMemory> {
         for place in self.places(layout) {
             // Only who sees a block takes it: most places are empty most of the time.
             if place.load(edge::lost()).is_null() {
                 continue;
             }
-            // Ordering [take_spare]: Acquire; pairs with Release in `free`.
+            // Ordering [take_block]: Acquire; pairs with Release in `free`.
             //   seen: what was done with the block before comes before what is done with it now.
-            let block = NonNull::new(place.swap(ptr::null_mut(), edge::take_spare()));
-            if block.is_some() {
-                return block;
+            let block = NonNull::new(place.swap(ptr::null_mut(), edge::take_block()));
+            if let Some(block) = block {
+                return Ok(block);
             }
         }
         debug_assert!(layout.size() != 0 && layout == rounded(layout));
         debug_assert_eq!(layout.align(), ALIGNMENT);
         // SAFETY: the size is not zero.
-        NonNull::new(unsafe { std::alloc::alloc(layout) })
+        let block = unsafe { std::alloc::alloc(layout) };
+        NonNull::new(block).ok_or(OutOfMemory { bytes: layout.size() })
     }
 
     /// Keeps a block, or frees it.
@@ -81,11 +82,11 @@ impl Spares {
     /// 1. It was allocated with this layout, which is rounded, and nobody uses it any more.
     pub(crate) unsafe fn free(&self, block: *mut u8, layout: Layout) {
         for place in self.places(layout) {
-            // Ordering [put_spare]: Release; pairs with Acquire in `allocate`.
+            // Ordering [put_block]: Release; pairs with Acquire in `allocate`.
             //   failed: there is another block.
             let none = ptr::null_mut();
             if place.load(edge::lost()).is_null()
-                && place.compare_exchange(none, block, edge::put_spare(), edge::lost()).is_ok()
+                && place.compare_exchange(none, block, edge::put_block(), edge::lost()).is_ok()
             {
                 return;
             }
@@ -99,8 +100,8 @@ impl Spares {
         for (size, places) in self.blocks.iter().enumerate() {
             let size = SMALL + (size + 1) * GRAIN;
             for place in places {
-                // Ordering [take_spare]: Acquire; as in `allocate`.
-                let block = place.swap(ptr::null_mut(), edge::take_spare());
+                // Ordering [take_block]: Acquire; as in `allocate`.
+                let block = place.swap(ptr::null_mut(), edge::take_block());
                 let layout = Layout::from_size_align(size, ALIGNMENT);
                 if let (false, Ok(layout)) = (block.is_null(), layout) {
                     // SAFETY: (`dispose_memory`) 1. kept by `free` among those of this size, and all
@@ -112,7 +113,7 @@ impl Spares {
     }
 }
 
-impl Drop for Spares {
+impl Drop for FreeList {
     fn drop(&mut self) {
         self.clear();
     }

@@ -23,7 +23,7 @@ use core::ops::RangeInclusive;
 /// of two, 10 of the number of slots, 1 that tells whether the slots are packed; from bit 32 on the
 /// table's size again, in bytes: a search waits for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Guide(u64);
+pub(crate) struct SearchPlan(u64);
 
 /// Up to so many slots are compared at once, without a table.
 const WITHOUT_TABLE: usize = FEW;
@@ -69,8 +69,8 @@ const fn steps_for(most: usize) -> usize {
     (usize::BITS - most.leading_zeros()) as usize
 }
 
-impl Guide {
-    /// The guide of a node of `len` slots, which start at these distances from the first one's start:
+impl SearchPlan {
+    /// The plan of a node of `len` slots, which start at these distances from the first one's start:
     /// ascending.
     pub(crate) fn of(
         len: usize,
@@ -84,8 +84,8 @@ impl Guide {
         let mut size = buckets.next_power_of_two().ilog2().min(LARGEST_TABLE);
         if len <= WITHOUT_TABLE {
             // Whatever the distance, it is in the first bucket.
-            let guide = Self::pack(0, len, is_packed).over(usize::MAX);
-            return guide.with_steps(steps_for(len - 1));
+            let plan = Self::pack(0, len, is_packed).over(usize::MAX);
+            return plan.with_steps(steps_for(len - 1));
         }
         let mut best = Self::pack(size, len, is_packed).over(span).with_fitting_steps(&distance);
         let fineness = Fineness::at(height);
@@ -107,8 +107,8 @@ impl Guide {
     fn resized(self, len: usize, height: u8, span: usize) -> Option<Self> {
         let sizes = 2 * len..=len * Fineness::at(height).bytes;
         let fits = len > WITHOUT_TABLE && sizes.contains(&self.buckets());
-        let guide = Self::pack(self.size(), len, self.is_packed()).over(span);
-        (fits && guide.shift() == self.shift()).then_some(guide)
+        let plan = Self::pack(self.size(), len, self.is_packed()).over(span);
+        (fits && plan.shift() == self.shift()).then_some(plan)
     }
 
     const fn pack(size: u32, len: usize, is_packed: bool) -> Self {
@@ -220,7 +220,7 @@ impl Guide {
         table[filled..].fill(MaybeUninit::new((self.len() - 1) as u8));
     }
 
-    /// The guide of a node that differs from one with this guide and `table`, whose slots start at
+    /// The plan of a node that differs from one with this plan and `table`, whose slots start at
     /// these distances, by one slot, and now has `len` that span `span`; `None` if too much differs.
     pub(crate) fn spliced(
         self,
@@ -231,7 +231,7 @@ impl Guide {
         height: u8,
         span: usize,
     ) -> Option<Self> {
-        let guide = self.resized(len, height, span)?;
+        let plan = self.resized(len, height, span)?;
         if splice.at == 0 && splice.new != Some(0) {
             return None;
         }
@@ -239,13 +239,13 @@ impl Guide {
             Splice { old: None, new: Some(new), .. } => (new, true),
             Splice { old: Some(gone), new: None, .. } => (gone, false),
             Splice { old: Some(before), new: Some(new), .. } if before == new => {
-                return Some(guide.with_steps(self.steps()));
+                return Some(plan.with_steps(self.steps()));
             }
             _ => return None,
         };
-        let bucket = guide.bucket(start);
+        let bucket = plan.bucket(start);
         let way = self.way(table, distance, bucket);
-        let steps = if guide.begins(bucket, start) {
+        let steps = if plan.begins(bucket, start) {
             // The table tells of it in place of the slot before, or the other way round: the way
             // behind that is as long as it was.
             self.steps()
@@ -261,7 +261,7 @@ impl Guide {
         };
         // Where it has become longer than it should be, a finer table may help.
         let is_too_long = steps > self.steps() && steps > Fineness::at(height).steps;
-        (!is_too_long).then(|| guide.with_steps(steps))
+        (!is_too_long).then(|| plan.with_steps(steps))
     }
 
     /// Whether a slot at this distance is where its bucket begins.
@@ -269,7 +269,7 @@ impl Guide {
         distance == bucket << self.shift()
     }
 
-    /// How far it is, in slots, from where the table of a node with this guide tells to begin in a
+    /// How far it is, in slots, from where the table of a node with this plan tells to begin in a
     /// bucket to the last slot that starts in it.
     fn way(self, table: &[u8], distance: impl Fn(usize) -> usize, bucket: usize) -> usize {
         let first = table.get(bucket).map_or(0, |&first| usize::from(first));
@@ -280,7 +280,7 @@ impl Guide {
         last.saturating_sub(first)
     }
 
-    /// The longest way in some buckets of a node with this guide and table, or one slot more (for
+    /// The longest way in some buckets of a node with this plan and table, or one slot more (for
     /// which slots begin a bucket is not looked at).
     fn widest(self, table: &[u8], buckets: RangeInclusive<usize>) -> usize {
         let (first, last) = buckets.into_inner();
@@ -293,7 +293,7 @@ impl Guide {
         usize::from(widest.unwrap_or(0)).max(rest)
     }
 
-    /// Fills the table of a node with this guide, which [`Guide::spliced`] gave, from that other
+    /// Fills the table of a node with this plan, which [`SearchPlan::spliced`] gave, from that other
     /// node's: all of it, for it has the same size.
     pub(crate) fn refill(self, old: &[u8], splice: &Splice, table: &mut [MaybeUninit<u8>]) {
         // From the first bucket on that starts at or behind the slot, all slots are one further on.
@@ -396,13 +396,13 @@ fn last_of_few<S>(slots: &[S], index: usize, is_behind: impl Fn(&S) -> bool) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::{Guide, Splice};
+    use super::{SearchPlan, Splice};
     use core::mem::MaybeUninit;
     use std::collections::BTreeSet;
 
-    fn table(guide: Guide, fill: impl FnOnce(&mut [MaybeUninit<u8>])) -> Vec<u8> {
+    fn table(plan: SearchPlan, fill: impl FnOnce(&mut [MaybeUninit<u8>])) -> Vec<u8> {
         // (None of the places keeps this: a node has fewer slots.)
-        let mut table = vec![MaybeUninit::new(u8::MAX); guide.buckets()];
+        let mut table = vec![MaybeUninit::new(u8::MAX); plan.buckets()];
         fill(&mut table);
         #[expect(unsafe_code, reason = "what was filled is initialised")]
         // SAFETY: made of initialised bytes above.
@@ -412,7 +412,7 @@ mod tests {
     /// One slot more or less, at random places: the table is what it would be if it were made anew,
     /// and the steps are as many (or one more, now and then).
     #[test]
-    fn a_spliced_guide_is_as_good_as_a_new_one() {
+    fn a_spliced_plan_is_as_good_as_a_new_one() {
         let mut seed = 0x5EED_0000_0000_0001_u64;
         let mut below = |bound: usize| {
             seed = seed
@@ -434,8 +434,8 @@ mod tests {
             }
             let old: Vec<_> = starts.iter().copied().collect();
             let distance = |index: usize| old.get(index).copied().unwrap_or(0);
-            let guide = Guide::of(len, 0, true, distance);
-            let before = table(guide, |table| guide.fill(distance, table));
+            let plan = SearchPlan::of(len, 0, true, distance);
+            let before = table(plan, |table| plan.fill(distance, table));
             for _ in 0..16 {
                 let mut new = starts.clone();
                 let start = if below(2) == 0 { below(places) * grain } else { old[below(len)] };
@@ -448,7 +448,7 @@ mod tests {
                 };
                 let new: Vec<_> = new.into_iter().collect();
                 let span = new.last().copied().unwrap_or(0);
-                let spliced = guide.spliced(&before, distance, &splice, new.len(), 0, span);
+                let spliced = plan.spliced(&before, distance, &splice, new.len(), 0, span);
                 let Some(spliced) = spliced else { continue };
                 let distance = |index: usize| new.get(index).copied().unwrap_or(0);
                 let fitting = spliced.with_fitting_steps(distance).steps();

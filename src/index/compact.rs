@@ -1,0 +1,45 @@
+//! Compaction: removed ranges leave the tree.
+//!
+//! A removed range stays in its leaf until the leaf is rewritten. When more than a quarter of all ranges
+//! are removed ones, each registration also rewrites one leaf that has some: that takes out more than
+//! the registration brought. A leaf without removed ranges is never touched.
+
+use super::Index;
+use super::edit::{Change, WRITE};
+use super::slot::Slot;
+use super::tree::Tree;
+use crate::sync::edge;
+
+impl<T> Index<T> {
+    /// Whether more than a quarter of so many ranges, which the newest version shows, are removed.
+    pub(super) fn has_many_tombstones(&self, shown: usize) -> bool {
+        self.tombstones().saturating_mul(4) > shown as u64
+    }
+
+    /// Leaves out the removed ranges of one leaf; says whether there may be more to do. One attempt: if
+    /// another thread publishes meanwhile, or there is no memory, nothing has changed.
+    pub(super) fn compact(&self) -> bool {
+        let reading = self.enter();
+        let tree = reading.tree();
+        let from = self.compacted.load(edge::statistic()) as usize;
+        let Some(place) = first_removed(&tree, from) else {
+            // (Those that are counted may be in a leaf that was rewritten just now.)
+            return false;
+        };
+        self.compacted.store(place.start() as u64, edge::statistic());
+        let mut edit = self.edit(&reading, WRITE | reading.sequence());
+        let place = [Slot::of_place(place.start())];
+        edit.apply(Change { add: &[], visit: &place }).is_ok()
+            && self.publish(reading, edit).is_ok()
+    }
+}
+
+/// The first removed range at `from` or behind, and from the start again.
+fn first_removed<T>(tree: &Tree<T>, from: usize) -> Option<Slot<T>> {
+    let removed = |from, to| {
+        let mut found = tree.iter_between(from, to);
+        found.find(|found| found.entry.is_removed())
+    };
+    let found = removed(from, usize::MAX).or_else(|| removed(0, from))?;
+    Some(Slot::of_place(found.range.start()))
+}

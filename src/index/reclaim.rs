@@ -1,0 +1,383 @@
+#![expect(unsafe_code, reason = "frees what no reader can hold")]
+//! From displaced to freed: who retires what, and who frees it when.
+//!
+//! Retired garbage lies on the limbo list of its era and epoch ([`era`](super::era)). Any thread may take
+//! a list that is due and free what is on it, in any order: a reader that can come to a node entered before
+//! that node was displaced, so the node's own epoch covers it. Writers do so as they go, and so pay for
+//! their garbage.
+//!
+//! What a reader of an older era may hold waits on the list of that era until it has drained
+//! ([`eras`](super::eras)).
+//!
+//! Values are kept apart from memory. A registration frees memory only, and puts values that are due where
+//! the next call finds them that may run destructors.
+
+use super::Index;
+use super::edit::Edit;
+use super::entry::Entry;
+use super::era::{Era, Sort, State};
+use super::eras::Current;
+use super::limbo::{Chain, Garbage, Kind};
+use super::node::Node;
+use super::shared::{Block, Shared};
+use super::version::Version;
+use super::view::View;
+use crate::sync::{
+    ENDED_PER_TEND, ERA_BYTES, OPERATIONS_PER_TEND, Panics, RECLAIM_ADVANCES, RECLAIM_PATIENCE,
+    dispose, edge, unless_destroying,
+};
+use core::ptr;
+
+/// What is retired and not freed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Backlog {
+    pub(crate) items: u64,
+    pub(crate) bytes: u64,
+    pub(crate) freed: u64,
+    /// When the oldest of them came, roughly: nanoseconds of `coarse_nanos`.
+    pub(crate) oldest: Option<u64>,
+}
+
+/// What one era holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub(crate) number: u64,
+    pub(crate) is_current: bool,
+    pub(crate) items: u64,
+    pub(crate) bytes: u64,
+    /// When it began: nanoseconds of `coarse_nanos`; 0 for the first.
+    pub(crate) began: u64,
+}
+
+impl<T> Index<T> {
+    /// Retires a version, and what its successor lacks.
+    ///
+    /// # Safety
+    ///
+    /// 1. `displaced` is null, or was displaced just before by the exchange that published the tree of
+    ///    `edit`, by this thread.
+    pub(super) unsafe fn retire_displaced(&self, displaced: *mut Version<T>, edit: &Edit<'_, T>) {
+        let mut chain = Chain::empty();
+        let (mut items, mut bytes) = (0, 0);
+        let mut add = |garbage: *mut Garbage, size: usize| {
+            // SAFETY: (`Chain::push`) 1. by 1. nobody else retires it, and it lives until it is freed.
+            unsafe { chain.push(garbage) };
+            (items, bytes) = (items + 1, bytes + size as u64);
+        };
+        if !displaced.is_null() {
+            add(Version::garbage(displaced), size_of::<Version<T>>());
+        }
+        for &node in &edit.replaced {
+            // SAFETY: (`Node::size`) 1. not retired yet.
+            add(Node::garbage(node), unsafe { Node::size(node) });
+        }
+        for &entry in &edit.omitted {
+            // SAFETY: its block lives until it is omitted and freed.
+            if unsafe { &*entry }.omit() {
+                add(Entry::garbage(entry), size_of::<Entry<T>>());
+            }
+        }
+        self.omissions.fetch_add(edit.omitted.len() as u64, edge::statistic());
+        self.retire(Sort::Memory, chain, items, bytes);
+    }
+
+    /// Puts on a limbo list what the caller displaced by an exchange just before.
+    fn retire(&self, sort: Sort, chain: Chain, items: u64, bytes: u64) {
+        let tag = self.eras.tag_behind_exchange();
+        self.eras.tagged(&tag).note(items, bytes);
+        self.eras.limbo(&tag, sort).push(chain);
+    }
+
+    /// Retires a view, if it is one.
+    ///
+    /// # Safety
+    ///
+    /// 1. `view` was taken out of the cell by an exchange just before, with its count, by this thread.
+    pub(super) unsafe fn retire_view(&self, view: *mut Block<View<T>>) {
+        if !view.is_null() {
+            let mut chain = Chain::empty();
+            // SAFETY: (`Chain::push`) 1. by 1. the count keeps it.
+            unsafe { chain.push(View::garbage(view)) };
+            self.retire(Sort::Values, chain, 0, 0);
+        }
+    }
+
+    /// Takes out the view that shows what is removed.
+    pub(super) fn displace_view(&self) {
+        if !self.view.load(edge::lost()).is_null() {
+            // Ordering [see_view]: Acquire; as in `view`.
+            let view = self.view.swap(ptr::null_mut(), edge::see_view());
+            // SAFETY: (`retire_view`) 1. by the exchange above.
+            unsafe { self.retire_view(view) };
+        }
+    }
+
+    /// What follows operation number `number` of a caller who may allocate, or not: now and then a step of
+    /// reclamation.
+    pub(crate) fn tend(&self, number: u64, may_allocate: bool) {
+        let current = self.eras.current();
+        let is_full = current.era.bytes() > ERA_BYTES;
+        if !is_full && !number.is_multiple_of(OPERATIONS_PER_TEND) {
+            return;
+        }
+        let advanced = self.step(&current, ENDED_PER_TEND);
+        if is_full && !advanced && current.era.bytes() > ERA_BYTES {
+            self.eras.begin(&current, may_allocate);
+        }
+    }
+
+    /// Advances the epoch, if that can be, and frees what is due then: of the current era, and of some that
+    /// have ended. Says whether it advanced. Lock-free.
+    fn step(&self, current: &Current<'_>, ended: usize) -> bool {
+        let advanced = current.era.try_advance();
+        let epoch = current.era.epoch();
+        for sort in Sort::ALL {
+            // What was displaced three epochs ago: its number is this one's plus one, modulo four.
+            let limbo = current.era.limbo(sort, epoch + 1);
+            let taken = limbo.take();
+            if taken.is_empty() {
+                continue;
+            }
+            // Has the epoch advanced meanwhile, or the era changed? Then what came last may be on it.
+            if self.eras.is_current(current) && current.era.epoch() == epoch {
+                self.settle(current.era, sort, taken, Some(current.number()));
+            } else {
+                limbo.push(taken);
+            }
+        }
+        self.eras.some(ended).for_each(|era| self.look_at(era));
+        advanced
+    }
+
+    /// Frees what lies on the lists of an object whose era has ended and drained.
+    fn look_at(&self, era: &Era) {
+        self.eras.drain(era);
+        let State::Free(number) = era.state() else { return };
+        if era.has_no_garbage() {
+            return;
+        }
+        for sort in Sort::ALL {
+            self.settle(era, sort, era.waiting(sort).take(), None);
+            for epoch in 0..4 {
+                let limbo = era.limbo(sort, epoch);
+                let taken = limbo.take();
+                if taken.is_empty() {
+                    continue;
+                }
+                // If the object is in use again, what was displaced now may be on the list.
+                if era.state() == State::Free(number) {
+                    self.settle(era, sort, taken, Some(number));
+                } else {
+                    limbo.push(taken);
+                }
+            }
+        }
+    }
+
+    /// Frees garbage of `source` that was displaced in that era (`None`: as each of it says), as far as no
+    /// older era holds it; the rest is left to those eras. Values become due.
+    fn settle(&self, source: &Era, sort: Sort, chain: Chain, displaced: Option<u64>) {
+        let (due, _) = self.free_due(source, sort, chain, displaced, |_| false);
+        self.due.push(due);
+    }
+
+    /// As `settle`: gives the values that are due; and what is held by eras that the caller `keeps` waiting
+    /// for, by number.
+    pub(super) fn free_due(
+        &self,
+        source: &Era,
+        sort: Sort,
+        mut chain: Chain,
+        displaced: Option<u64>,
+        keeps: impl Fn(u64) -> bool,
+    ) -> (Chain, Chain) {
+        let (mut due, mut kept) = (Chain::empty(), Chain::empty());
+        let (mut items, mut bytes) = (0, 0);
+        // The last that was found free to go: most have the same.
+        let mut free_to_go = None;
+        while let Some(garbage) = chain.pop() {
+            // SAFETY: alive, by `Chain::push`.
+            let header = unsafe { &*garbage };
+            let mark = || header.mark.load(edge::statistic());
+            let lived = (header.born(), displaced.unwrap_or_else(mark));
+            if free_to_go != Some(lived) {
+                if let Some((era, number)) = self.eras.holding(lived.0, lived.1) {
+                    if keeps(number) {
+                        // SAFETY: (`Chain::push`) 1. popped above.
+                        unsafe { kept.push(garbage) };
+                    } else {
+                        header.mark.store(lived.1, edge::statistic());
+                        self.park(source, era, number, sort, garbage);
+                    }
+                    continue;
+                }
+                free_to_go = Some(lived);
+            }
+            if sort == Sort::Memory {
+                (items, bytes) = (items + 1, bytes + self.size_of(garbage) as u64);
+                // SAFETY: (`free`) 1. no reader can hold it: see `eras`.
+                unsafe { self.free(garbage) };
+            } else {
+                // SAFETY: (`Chain::push`) 1. popped above.
+                unsafe { due.push(garbage) };
+            }
+        }
+        source.forget(items, bytes);
+        self.freed.fetch_add(items, edge::statistic());
+        (due, kept)
+    }
+
+    /// Leaves garbage to an era that holds it.
+    fn park(&self, source: &Era, era: &Era, number: u64, sort: Sort, garbage: *mut Garbage) {
+        if sort == Sort::Memory {
+            let bytes = self.size_of(garbage) as u64;
+            source.forget(1, bytes);
+            era.note(1, bytes);
+        }
+        let mut chain = Chain::empty();
+        // SAFETY: (`Chain::push`) 1. popped by the caller.
+        unsafe { chain.push(garbage) };
+        era.waiting(sort).push(chain);
+        // Ordering [parker_looks]: SeqCst; meets [drainer_looks].
+        //   this fence first:  the list is not empty for whoever drained the era, and took it after that;
+        //   this one second:   the era is seen to have drained, and the list is taken here.
+        edge::parker_looks();
+        if era.state() != State::Active(number) {
+            self.settle(era, sort, era.waiting(sort).take(), None);
+        }
+    }
+
+    /// What garbage takes in memory, in bytes: nothing, if it is a view.
+    pub(super) fn size_of(&self, garbage: *mut Garbage) -> usize {
+        // SAFETY: callers have it in their hands.
+        match unsafe { &*garbage }.kind() {
+            Kind::Version => size_of::<Version<T>>(),
+            // SAFETY: (`Node::size`) 1. as above.
+            Kind::Node => unsafe { Node::<T>::size(Node::of_garbage(garbage)) },
+            Kind::Entry => size_of::<Entry<T>>(),
+            Kind::View => 0,
+        }
+    }
+
+    /// Frees memory.
+    ///
+    /// # Safety
+    ///
+    /// 1. It is memory of this index (not a view), the caller's, and no reader can hold it.
+    pub(super) unsafe fn free(&self, garbage: *mut Garbage) {
+        // SAFETY: by 1. alive.
+        match unsafe { &*garbage }.kind() {
+            Kind::Version => {
+                // SAFETY: from `Box::into_raw` in `Index::publish`; by 1. the only pointer to it.
+                let version = unsafe { Box::from_raw(Version::<T>::of_garbage(garbage)) };
+                version.life.end();
+                dispose(version);
+            }
+            // SAFETY: (`Node::discard`) 1. by 1.
+            Kind::Node => unsafe {
+                Node::<T>::discard(Node::of_garbage(garbage), &self.free_list);
+            },
+            // SAFETY: (`Entry::make_unreachable`) 1. by 1.; its block is retired once.
+            Kind::Entry => unsafe { Entry::<T>::make_unreachable(Entry::of_garbage(garbage)) },
+            Kind::View => debug_assert!(false, "views are values"),
+        }
+    }
+
+    /// Lets go of values, and of views of them. Destructors run: if one panics, the others run all the
+    /// same, and then the panic goes on.
+    pub(super) fn destroy(&self, mut values: Chain) {
+        let mut panics = Panics::none();
+        while let Some(garbage) = values.pop() {
+            panics.contain(|| self.destroy_one(garbage));
+        }
+        panics.resume();
+    }
+
+    fn destroy_one(&self, garbage: *mut Garbage) {
+        self.freed.fetch_add(1, edge::statistic());
+        // SAFETY: alive: the caller has it in its hands.
+        if unsafe { &*garbage }.kind() == Kind::View {
+            // SAFETY: (`Shared::from_raw`) 1. the count that the cell had.
+            drop(unsafe { Shared::<View<T>>::from_raw(View::of_garbage(garbage)) });
+            return;
+        }
+        self.releases.fetch_add(1, edge::statistic());
+        let retire = |block: *mut Garbage| {
+            let mut chain = Chain::empty();
+            // SAFETY: (`Chain::push`) 1. the caller's to retire.
+            unsafe { chain.push(block) };
+            self.retire(Sort::Memory, chain, 1, size_of::<Entry<T>>() as u64);
+        };
+        // SAFETY: (`Entry::release`) 1. from `Item::remove`, by way of the lists; no reader can hold it.
+        unsafe { Entry::<T>::release(Entry::of_garbage(garbage), retire) };
+    }
+
+    /// Destroys the values that are due. If a destructor calls this, that call leaves it to this one: no
+    /// recursion.
+    pub(crate) fn destroy_due(&self) {
+        if !self.due.is_empty() {
+            unless_destroying(ptr::from_ref(self).addr(), || self.destroy(self.due.take()));
+        }
+    }
+
+    /// Frees what is retired and nobody holds, without waiting. Not inside a section of this map.
+    /// Destructors run.
+    pub(crate) fn reclaim(&self) {
+        // If there is no memory, the era stays the old one, and removed slots stay.
+        let _ = self.eras.follow_fork(true);
+        while self.has_many_tombstones(self.enter().tree().entries) && self.compact() {}
+        let mut patience = RECLAIM_PATIENCE;
+        for _ in 0..RECLAIM_ADVANCES {
+            let current = self.eras.current();
+            let advanced = self.step(&current, usize::MAX);
+            self.destroy_due();
+            if self.eras.iter().all(Era::has_no_garbage) {
+                break;
+            }
+            if !advanced {
+                patience -= 1;
+                if patience == 0 {
+                    // What comes later is not to be held back by who is inside now.
+                    if current.era.bytes() != 0 {
+                        self.eras.begin(&current, true);
+                    }
+                    break;
+                }
+            }
+        }
+        self.free_list.clear();
+    }
+
+    /// What is retired and not freed. Wait-free.
+    pub(crate) fn backlog(&self) -> Backlog {
+        let values = self.removals().saturating_sub(self.releases.load(edge::statistic()));
+        let mut backlog = Backlog {
+            items: values,
+            bytes: 0,
+            freed: self.freed.load(edge::statistic()),
+            oldest: self.due.since(),
+        };
+        for era in self.eras.iter() {
+            backlog.items += era.items();
+            backlog.bytes += era.bytes();
+            let oldest = era.oldest_garbage().into_iter().chain(backlog.oldest);
+            backlog.oldest = oldest.min();
+        }
+        backlog
+    }
+
+    /// What each era holds that has not drained, oldest first or not. Wait-free.
+    pub(crate) fn held(&self) -> impl Iterator<Item = Held> {
+        let current = self.eras.current().number();
+        self.eras.iter().filter_map(move |era| match era.state() {
+            State::Active(number) => Some(Held {
+                number,
+                is_current: number == current,
+                items: era.items(),
+                bytes: era.bytes(),
+                began: era.began.load(edge::statistic()),
+            }),
+            _ => None,
+        })
+    }
+}
