@@ -49,7 +49,7 @@ fn measure(layout: &Layout) {
     });
     let items: Vec<_> = items.collect();
     let index = Index::new();
-    index.insert(&items).expect("no overlap");
+    index.insert_items(&items).expect("no overlap");
     let reading = index.enter();
     let tree = &reading.version().expect("published").tree;
     let n = layout.ranges.len();
@@ -76,13 +76,13 @@ fn measure(layout: &Layout) {
         worst.probes,
         worst.lines,
         Tree::<()>::most_probes(n),
-        mean(index.size().1, n),
+        mean(index.size().2, n),
     );
     assert!(levels <= Tree::<()>::most_levels(n));
     assert!(worst.probes <= Tree::<()>::most_probes(n));
     // A byte of a table is on one line, a slot on two at most.
     assert!(worst.lines <= 2 * Tree::<()>::most_probes(n) - levels);
-    assert!(n < 1_000 || index.size().1 <= 48 * n, "at most 48 bytes an entry");
+    assert!(n < 1_000 || index.size().2 <= 64 * n, "at most 64 bytes an entry");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn what_came_and_went_costs_later_lookups_little() {
     let item = |range| Item::try_new(range, ()).expect("memory");
     let ranges: Vec<_> = (1..4_000).map(|i| range(i * STRIDE, 0xc00)).collect();
     let index = Index::new();
-    index.insert(&ranges.iter().copied().map(item).collect::<Vec<_>>()).expect("no overlap");
+    index.insert_items(&ranges.iter().copied().map(item).collect::<Vec<_>>()).expect("no overlap");
     let before = mean_reads(&index, &ranges);
     let stubs = |beside: &CodeRange| {
         let end = beside.end();
@@ -128,11 +128,11 @@ fn what_came_and_went_costs_later_lookups_little() {
     };
     let stubs: Vec<_> = ranges.iter().step_by(40).flat_map(stubs).map(item).collect();
     for stub in &stubs {
-        index.insert(core::slice::from_ref(stub)).expect("free");
+        index.insert_items(core::slice::from_ref(stub)).expect("free");
     }
     let during = mean_reads(&index, &ranges);
     for stub in &stubs {
-        index.remove(core::slice::from_ref(stub));
+        index.remove_items(core::slice::from_ref(stub));
     }
     let after = mean_reads(&index, &ranges);
     println!(

@@ -2,14 +2,16 @@
 //! with nodes of eight slots, so that a few ranges make a tall tree; here nodes have their real size.
 
 use super::address_range::{CodeRange, Pc};
+use super::edit::{BATCH, Change};
 use super::entry::Item;
 use super::node::{Node, fewest_slots, most_slots};
 use super::slot::Slot;
 use super::tree::Tree;
-use super::{Index, Refusal, Removal};
+use super::{Index, Refusal};
 use crate::sync::{LEAF_SLOTS, explore};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// Whether nodes have their real size.
 const REAL: bool = LEAF_SLOTS > 16;
@@ -23,25 +25,36 @@ fn sized<S>(real: S, in_miri: S, small: S) -> S {
     }
 }
 
-/// Checks the shape of the tree, and that each of its ranges is found, by every way there is.
+/// Checks the shape of the tree, and that each of its live ranges is found, by every way there is; gives
+/// them.
 fn check(tree: &Tree<usize>) -> Vec<CodeRange> {
     let mut nodes = 0;
     let mut bytes = 0;
-    let mut ranges = Vec::new();
+    let mut slots = Vec::new();
     if !tree.root.is_nothing() {
         walk(tree, &tree.root, tree.height, true, &mut |slot, height| {
             if height.is_none() {
-                ranges.push(CodeRange::of_slot(slot.start(), slot.end()));
+                slots.push(*slot);
             } else {
                 nodes += 1;
-                bytes += Node::<usize>::bytes(slot.guide());
+                bytes += Node::<usize>::bytes(slot.plan());
             }
         });
     }
-    assert!(nodes <= 1 + ranges.len(), "no empty node");
-    assert!(usize::from(tree.height) < Tree::<usize>::most_levels(ranges.len()));
-    assert_eq!((tree.entries, tree.bytes), (ranges.len(), bytes));
-    assert!(ranges.windows(2).all(|pair| pair[0].end() <= pair[1].start()), "sorted and apart");
+    assert!(nodes <= 1 + slots.len(), "no empty node");
+    assert!(usize::from(tree.height) < Tree::<usize>::most_levels(slots.len()));
+    assert_eq!((tree.entries, tree.bytes), (slots.len(), bytes));
+    let forward: Vec<_> = tree.iter().map(|found| found.range).collect();
+    let mut backward: Vec<_> = tree.iter().rev().map(|found| found.range).collect();
+    backward.reverse();
+    assert!(forward == backward && slots.iter().map(Slot::range).eq(forward));
+    for pair in slots.windows(2) {
+        assert!(pair[0].start() < pair[1].start(), "sorted");
+        let is_apart = pair[0].end() <= pair[1].start();
+        assert!(is_apart || tree.is_removed(&pair[0]), "none starts inside a live one");
+    }
+    let live = slots.iter().filter(|slot| !tree.is_removed(slot));
+    let ranges: Vec<_> = live.map(Slot::range).collect();
     for range in &ranges {
         for pc in [range.start(), range.end() - 1] {
             let probes = Cell::new(0);
@@ -49,21 +62,24 @@ fn check(tree: &Tree<usize>) -> Vec<CodeRange> {
                 tree.find_probed(Pc::new(pc), |_| probes.set(probes.get() + 1)),
                 "{pc:#x} of {range}"
             );
-            assert!(probes.get() <= Tree::<usize>::most_probes(ranges.len()), "{probes:?} probes");
-            let found = tree.find(Pc::new(pc)).expect("found just now");
-            assert_eq!((found.range, found.entry.value), (*range, range.start()));
+            assert!(probes.get() <= Tree::<usize>::most_probes(slots.len()), "{probes:?} probes");
+            assert_eq!(find(tree, pc), Some((*range, range.start())));
         }
     }
     let gaps = ranges.windows(2).filter(|pair| pair[0].end() < pair[1].start());
     for pc in gaps.map(|pair| pair[0].end()).chain([0, usize::MAX]) {
         let inside = ranges.iter().any(|range| range.contains(pc));
-        assert!(inside || tree.find(Pc::new(pc)).is_none(), "{pc:#x}");
+        assert!(inside || find(tree, pc).is_none(), "{pc:#x}");
     }
-    let forward: Vec<_> = tree.iter().map(|found| found.range).collect();
-    let mut backward: Vec<_> = tree.iter().rev().map(|found| found.range).collect();
-    backward.reverse();
-    assert!(forward == ranges && backward == ranges);
     ranges
+}
+
+/// What a lookup finds: the range and the value.
+fn find(tree: &Tree<usize>, pc: usize) -> Option<(CodeRange, usize)> {
+    let found = tree.find(Pc::new(pc)).filter(|found| !found.entry.is_removed())?;
+    #[expect(unsafe_code, reason = "the value of a live entry")]
+    // SAFETY: (`Entry::value`) 1. live, and in a section of the caller's.
+    Some((found.range, *unsafe { found.entry.value() }))
 }
 
 fn walk(
@@ -106,13 +122,13 @@ impl Random {
 
 /// An index and what should be in it.
 struct Both {
-    index: Index<usize>,
+    index: Rc<Index<usize>>,
     expected: BTreeMap<usize, Item<usize>>,
 }
 
 impl Both {
     fn new() -> Self {
-        Self { index: Index::new(), expected: BTreeMap::new() }
+        Self { index: Rc::new(Index::new()), expected: BTreeMap::new() }
     }
 
     fn insert(&mut self, starts: impl IntoIterator<Item = usize>, len: usize) {
@@ -127,7 +143,7 @@ impl Both {
             let others = self.expected.values().chain(&items[..number]);
             free &= !others.into_iter().any(|other| other.range.overlaps(item.range));
         }
-        match self.index.insert(&items) {
+        match self.index.insert_items(&items) {
             Ok(_) => {
                 assert!(free, "inserted over another");
                 self.expected.extend(items.into_iter().map(|item| (item.range.start(), item)));
@@ -135,15 +151,13 @@ impl Both {
             Err(Refusal::Overlap { added, existing }) => {
                 assert!(!free && added.overlaps(existing), "{added} and {existing}");
             }
-            Err(Refusal::OutOfMemory) => panic!("there is memory"),
+            Err(Refusal::OutOfMemory(_)) => panic!("there is memory"),
         }
     }
 
     fn remove(&mut self, starts: impl IntoIterator<Item = usize>) {
         let gone = starts.into_iter().filter_map(|start| self.expected.remove(&start));
-        let mut items: Vec<_> = gone.collect();
-        items.sort_by_key(|item| item.range);
-        assert!(matches!(self.index.remove(&items), Removal::Published(_)));
+        self.index.remove_items(&gone.collect::<Vec<_>>());
     }
 
     fn check(&self) -> u8 {
@@ -240,48 +254,148 @@ fn clusters_and_single_ranges_far_apart() {
     });
 }
 
-/// Buried ranges are left out of whole trees, and do not stand in the way.
+/// Removed ranges do not stand in the way, wherever they are, and compaction leaves them out.
 #[test]
-fn buried_ranges_are_left_out_wherever_they_are() {
+fn removed_ranges_are_in_nobodys_way_and_leave_the_tree() {
     let total = sized(1_000, 150, 40);
     explore(move || {
         let mut both = Both::new();
         both.insert((0..total).map(|i| i * 16), 16);
         for step in [7, 3, 1] {
             let starts: Vec<_> = both.expected.keys().copied().step_by(step).collect();
-            let buried: Vec<_> =
-                starts.iter().filter_map(|start| both.expected.remove(start)).collect();
-            both.index.bury(&buried);
-            drop(buried);
-            // In place of some, and across others.
-            both.insert(starts.iter().copied().step_by(5), 16);
+            both.remove(starts.iter().copied());
             both.check();
-            println!("{} of {total} left", both.expected.len());
+            // In place of some; across the starts of others, in the next leaf too; and before one.
+            both.insert(starts.iter().copied().step_by(5), 16);
+            both.insert(starts.iter().skip(2).copied().step_by(5), 40);
+            both.insert(starts.iter().skip(3).step_by(5).map(|start| start + 4), 2);
+            both.check();
+            both.index.reclaim();
+            both.check();
+            let (live, removed, _) = both.index.size();
+            println!("{live} of {total} left, and {removed} removed");
+            assert!(live == both.expected.len() && removed * 4 <= live + removed);
         }
+        // One across all of them.
+        let all: Vec<_> = both.expected.keys().copied().collect();
+        both.remove(all);
+        both.insert([1], total * 16);
+        both.check();
+        assert_eq!(both.index.size().1, 1, "what starts before it");
     });
 }
 
-/// A write that tidies joins a leaf with the next one before it is known that what is added reaches
-/// into that one: for a range too long for a packed leaf too.
+/// A new range that begins in one leaf and reaches into the next one, over removed ranges there: the next
+/// leaf begins behind it from then on, and what is live there is in its way.
 #[test]
-fn what_reaches_into_the_next_leaf_is_refused_by_a_write_that_joins_the_two() {
-    let (total, gone) = if REAL { (LEAF_SLOTS + 1, LEAF_SLOTS / 3) } else { (9, 3) };
-    let last_of_first = total / 2 - 1;
-    for len in [0x110, u32::MAX as usize, 1 << 32, (1 << 32) + 0x10, (1 << 33) + 0x10] {
+fn a_range_that_reaches_into_the_next_leaf() {
+    let (total, gone) = if REAL { (LEAF_SLOTS + 1, LEAF_SLOTS / 8) } else { (9, 2) };
+    for len in [0x110, 0x210, u32::MAX as usize, 1 << 32, (1 << 32) + 0x10, (1 << 33) + 0x10] {
         explore(move || {
             let start = |i| 0x10_0000 + i * 0x100;
             let mut both = Both::new();
             both.insert((0..total).map(start), 16);
-            let buried: Vec<_> =
-                (0..gone).filter_map(|i| both.expected.remove(&start(i))).collect();
-            both.index.bury(&buried);
-            drop(buried);
-            both.insert([start(last_of_first) + 16], len);
+            let middle = total / 2;
+            both.remove((middle..middle + gone).map(start));
+            for last_before in middle - 2..middle + gone {
+                both.insert([start(last_before) + 16], len);
+                both.check();
+            }
             both.insert([1], 1);
+            both.remove([start(0), start(total - 1)]);
             both.check();
-            println!("{len:#x} bytes over {} ranges", total - last_of_first - 1);
+            println!("{len:#x} bytes over {gone} removed ranges");
         });
     }
+}
+
+/// A batch that loses to another write again and again makes that write's change to its own tree: what it
+/// publishes in the end is what it would have made from the newest version.
+#[test]
+fn a_batch_that_goes_from_version_to_version() {
+    let (span, seeds) = sized((6_000, 12_u64), (300, 2), (120, 24));
+    (1..=seeds).for_each(|seed| {
+        explore(move || {
+            let mut random = Random(seed.wrapping_mul(0x5EED_4321_8765_9ABC));
+            let mut both = Both::new();
+            both.insert((0..span / 2).filter(|i| i % 3 != 0).map(|i| i * 32), 16);
+            both.remove((0..span / 2).filter(|i| i % 7 == 1).map(|i| i * 32));
+            // Between the others, and behind them.
+            let starts = (0..span).filter(|_| random.below(3) == 0).map(|i| 16 + i * 32);
+            let items: Vec<_> = starts
+                .map(|start| CodeRange::from_start_len(start, 16).expect("a range"))
+                .map(|range| Item::try_new(range, range.start()).expect("memory"))
+                .collect();
+            let slots: Vec<_> = items.iter().map(Slot::of_item).collect();
+            let index = both.index.clone();
+            let reading = index.enter();
+            items.iter().for_each(|item| item.enter_map(1));
+            let mut edit = index.edit(&reading, BATCH | seed);
+            edit.apply(Change { add: &slots, visit: &[] }).expect("free");
+            let mut sections = vec![reading];
+            for _ in 0..6 {
+                let others: BTreeSet<usize> =
+                    (0..random.below(40)).map(|_| 32 * random.below(span)).collect();
+                if random.below(2) == 0 {
+                    both.remove(others);
+                } else {
+                    let free = others.into_iter().filter(|at| !both.expected.contains_key(at));
+                    both.insert(free.collect::<Vec<_>>(), 16);
+                }
+                if random.below(3) == 0 {
+                    both.index.compact();
+                }
+                let newer = index.enter();
+                let from = sections.last().expect("one").tree();
+                edit.rebase(&from, &newer.tree()).expect("free");
+                sections.push(newer);
+            }
+            let newest = sections.pop().expect("one");
+            let published = index.publish(newest, edit).expect("memory");
+            assert!(published.is_ok(), "nobody writes meanwhile");
+            drop(published);
+            drop(sections);
+            both.expected.extend(items.into_iter().map(|item| (item.range.start(), item)));
+            both.check();
+            both.index.reclaim();
+            both.check();
+            let backlog = both.index.backlog();
+            assert_eq!((backlog.items, backlog.bytes), (0, 0));
+            println!("{} ranges", both.expected.len());
+        });
+    });
+}
+
+/// What stands in a batch's way since it was built is told as what was there before.
+#[test]
+fn a_batch_that_finds_something_in_its_way_later() {
+    explore(|| {
+        let mut both = Both::new();
+        let index = both.index.clone();
+        both.insert((0..20).map(|i| i * 64), 16);
+        let range = CodeRange::from_start_len(16, 16).expect("a range");
+        let item = Item::try_new(range, 16).expect("memory");
+        item.enter_map(1);
+        let reading = index.enter();
+        let mut edit = index.edit(&reading, BATCH | 1);
+        edit.apply(Change { add: &[Slot::of_item(&item)], visit: &[] }).expect("free");
+        both.insert([24], 16);
+        let newer = index.enter();
+        let refused = edit.rebase(&reading.tree(), &newer.tree()).expect_err("in the way");
+        let existing = CodeRange::from_start_len(24, 16).expect("a range");
+        assert_eq!(refused, Refusal::Overlap { added: range, existing });
+        item.leave_map();
+        drop(edit);
+        drop((reading, newer));
+        // If it goes before the batch looks, it is not.
+        let item = [Item::try_new(range, 16).expect("memory")];
+        item[0].enter_map(1);
+        let reading = index.enter();
+        both.remove([24]);
+        let mut edit = index.edit(&reading, BATCH | 2);
+        edit.apply(Change { add: &[Slot::of_item(&item[0])], visit: &[] }).expect("free");
+        item[0].leave_map();
+    });
 }
 
 /// Single writes, which change the tables of nodes in place of making them anew: at either end and

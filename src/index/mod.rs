@@ -387,4 +387,21 @@ impl<T> Index<T> {
 }
 
 #[cfg(test)]
+impl<T> Index<T> {
+    /// Adds entries, in any order.
+    pub(crate) fn insert_items(&self, items: &[Item<T>]) -> Result<u64, Refusal> {
+        let mut slots: Vec<_> = items.iter().map(Slot::of_item).collect();
+        slots.sort_unstable_by_key(Slot::start);
+        self.insert(items, &slots)
+    }
+
+    /// Removes entries, and leaves them to others.
+    pub(crate) fn remove_items(&self, items: &[Item<T>]) {
+        let mut retired = Retired::nothing();
+        items.iter().cloned().for_each(|item| self.remove(item, &mut retired));
+        self.leave_to_others(&mut retired);
+    }
+}
+
+#[cfg(test)]
 mod invariants;

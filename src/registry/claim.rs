@@ -151,6 +151,12 @@ impl<T: Counted, M: AsRef<CodeMap<T>>> Claim<T, M> {
         }
     }
 
+    /// For tests: leaves, and stops before the entry is taken out.
+    #[cfg(test)]
+    pub(crate) fn leave_and_stop(mut self) -> Option<Item<T>> {
+        self.leave()
+    }
+
     /// Gives the claim up. If it was the last one, the entry comes back, closed and still in the map.
     fn leave(&mut self) -> Option<Item<T>> {
         self.item.take().filter(|item| item.value().owners().leave())

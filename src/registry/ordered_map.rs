@@ -33,10 +33,6 @@ impl<K: Ord + Copy, V> OrderedMap<K, V> {
         Self { chunks: SmallVec::new(), len: 0 }
     }
 
-    pub(crate) const fn len(&self) -> usize {
-        self.len
-    }
-
     /// `Ok`: where the key is; `Err`: where it would be, in the last chunk that begins before it.
     fn position(&self, key: &K) -> Result<Position, Position> {
         let begins_before =
@@ -133,11 +129,6 @@ impl<K: Ord + Copy, V> OrderedMap<K, V> {
         self.len -= 1;
         Some(value)
     }
-
-    /// All values, in the order of their keys, out of the map. Allocates nothing.
-    pub(crate) fn into_values(self) -> impl Iterator<Item = V> {
-        self.chunks.into_iter().flatten().map(|(_, value)| value)
-    }
 }
 
 impl<K: fmt::Debug + Ord + Copy, V: fmt::Debug> fmt::Debug for OrderedMap<K, V> {
@@ -153,7 +144,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn check(map: &OrderedMap<u16, u32>, model: &BTreeMap<u16, u32>) {
-        assert_eq!(map.len(), model.len());
+        assert_eq!(map.len, model.len());
         assert!(map.chunks.iter().all(|chunk| !chunk.is_empty() && chunk.len() <= MOST));
         assert!(map.iter().map(|(key, &value)| (key, value)).eq(model.clone()));
     }
@@ -183,7 +174,8 @@ mod tests {
                 let below = model.range(..=key).next_back().map(|(&key, value)| (key, value));
                 prop_assert_eq!(map.last_up_to(&key), below);
             }
-            prop_assert!(map.into_values().eq(model.into_values()));
+            let values = map.chunks.iter().flatten().map(|(_, value)| value);
+            prop_assert!(values.eq(model.values()));
         }
     }
 
