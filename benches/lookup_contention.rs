@@ -1,5 +1,6 @@
 //! Threads that look up at the same time, while others register and unregister as fast as they can:
-//! lookups a second, and what single lookups take, the slow ones above all.
+//! lookups a second, and what single lookups take, the slow ones above all; and what the writers leave
+//! behind meanwhile. Each lookup reads the first word of the value that it finds.
 
 #[path = "support/agreement.rs"]
 mod agreement;
@@ -13,10 +14,14 @@ mod crowd;
 mod functions;
 #[path = "support/layouts.rs"]
 mod layouts;
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "support/options.rs"]
 mod options;
 #[path = "support/report.rs"]
 mod report;
+#[path = "support/resident.rs"]
+mod resident;
 #[path = "support/rivals/mod.rs"]
 mod rivals;
 #[path = "support/rounds.rs"]
@@ -28,6 +33,7 @@ use clock::Clock;
 use contender::{Lookup, is_wanted};
 use crowd::{Contender, Crowd, Places};
 use layouts::{Layout, Layouts, SIZES};
+use memory::Memory;
 use options::{Mode, Options};
 use report::{Report, Setting};
 use rounds::{median, take_turns};
@@ -125,6 +131,9 @@ impl Bench {
                 let crowd = Crowd { readers, writers, window: self.window };
                 self.lookups(layout, &contenders, &places, crowd);
                 self.latencies(layout, &contenders, &places, crowd);
+                if writers > 0 && self.options.wants_case("lookups") {
+                    self.memory(layout, &contenders, &places, crowd);
+                }
             }
         }
     }
@@ -167,6 +176,21 @@ impl Bench {
         let names = contenders.iter().map(|contender| contender.name());
         let medians: Vec<_> = names.zip(times.into_iter().map(median)).collect();
         self.report.times(&setting("lookups", layout, crowd), &medians);
+    }
+
+    /// One more turn for each, whose time does not count.
+    fn memory(
+        &mut self,
+        layout: &Layout,
+        contenders: &[Box<dyn Contender>],
+        places: &Places,
+        crowd: Crowd,
+    ) {
+        for contender in contenders {
+            let garbage = || contender.garbage_bytes();
+            let memory = Memory::during(garbage, || contender.throughput(crowd, places));
+            memory.tell(&mut self.report, &setting("lookups", layout, crowd), contender.name());
+        }
     }
 
     fn latencies(

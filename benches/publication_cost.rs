@@ -1,23 +1,40 @@
-//! What writing costs: a range registered and unregistered among n others, at random places; many
-//! ranges at once; and what is allocated for it. Without readers, and with one that looks up all
-//! the time.
+//! What writing costs, without readers, and with one that looks up all the time:
+//!
+//! - `pair`: a range registered and unregistered among n others, at random places;
+//! - `unregister`: the second half of that alone;
+//! - `drop_all`: what a module's end costs, 4,096 registrations dropped one by one;
+//! - `batch`: many ranges at once;
+//!
+//! and what is allocated for it, and what it leaves behind.
 
 #[path = "support/agreement.rs"]
 mod agreement;
+#[path = "support/batches.rs"]
+mod batches;
 #[path = "support/contender.rs"]
 mod contender;
 #[path = "support/counting_allocator.rs"]
 mod counting_allocator;
+#[path = "support/field.rs"]
+mod field;
+#[path = "support/free_places.rs"]
+mod free_places;
 #[path = "support/functions.rs"]
 mod functions;
 #[path = "support/layouts.rs"]
 mod layouts;
 #[path = "support/mapping.rs"]
 mod mapping;
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "support/options.rs"]
 mod options;
+#[path = "support/removals.rs"]
+mod removals;
 #[path = "support/report.rs"]
 mod report;
+#[path = "support/resident.rs"]
+mod resident;
 #[path = "support/rivals/mod.rs"]
 mod rivals;
 #[path = "support/rounds.rs"]
@@ -29,24 +46,23 @@ mod writers;
 
 use contender::{Lookup, Write, is_wanted};
 use counting_allocator::Allocated;
+use field::Field;
+use free_places::{places, with_room};
 use layouts::{Layout, Layouts, SIZES};
+use memory::Memory;
 use options::{Mode, Options};
 use report::{Report, Setting};
 use rivals::arc_swap_vec::ArcSwapVec;
 use rivals::global_counter_vec::GlobalCounterVec;
+use rivals::textbook::Textbook;
 use rounds::{median, take_turns};
-use std::ops::Range;
 use subject::Pcmap;
-use writers::{Writer, beside_readers};
+use writers::Writer;
 
-/// The sizes of batches.
-const BATCHES: [usize; 3] = [10, 1_000, 10_000];
+/// These rivals copy or move everything for each write.
+const COPYING: [&str; 3] = [ArcSwapVec::NAME, Textbook::NAME, GlobalCounterVec::NAME];
 
-/// Room for the largest batch, in the midst of the other ranges.
-const ROOM: usize = 1 << 20;
-
-/// Two rivals copy or move everything for each write. Beyond this many ranges that is all one would
-/// see.
+/// Beyond this many ranges that is all one would see.
 const MOST_COPIED: usize = 10_000;
 
 fn main() {
@@ -75,24 +91,13 @@ fn main() {
     bench.report.save();
 }
 
-/// The layout with its upper half moved up, for batches to lie between the halves.
-fn with_room(mut layout: Layout) -> Layout {
-    let middle = layout.n() / 2;
-    for range in &mut layout.ranges[middle..] {
-        *range = range.start + ROOM..range.end + ROOM;
-    }
-    layout
-}
-
 /// All contenders, holding the layout; as a test, with their answers checked.
 fn contenders(layout: &Layout, mode: Mode) -> Vec<Box<dyn Writer>> {
     let mut contenders: Vec<Box<dyn Writer>> = Vec::new();
     macro_rules! build {
         ($($contender:ty,)*) => {
             $(
-                let name = <$contender>::NAME;
-                let copies = name == ArcSwapVec::NAME || name == GlobalCounterVec::NAME;
-                if !copies || layout.n() <= MOST_COPIED {
+                if layout.n() <= MOST_COPIED || !COPYING.contains(&<$contender>::NAME) {
                     let contender = <$contender>::holding(&layout.ranges);
                     if mode == Mode::Test {
                         agreement::check(&contender, layout);
@@ -118,112 +123,101 @@ struct Bench {
 
 impl Bench {
     fn compare(&mut self, layout: &Layout) {
-        let mut contenders = contenders(layout, self.options.mode);
-        let probes = layout.probes();
+        let owned = contenders(layout, self.options.mode);
+        let contenders = owned.iter().map(|contender| &**contender);
+        #[cfg(unix)]
+        let contenders = contenders.chain([&writers::Mapping as &dyn Writer]);
+        let wanted = contenders.filter(|contender| is_wanted(&self.options, contender.name()));
+        let with_mapping: Vec<_> = wanted.collect();
+        let chosen = |is_chosen: &dyn Fn(&str) -> bool| {
+            let chosen = with_mapping.iter().copied().filter(|it| is_chosen(it.name()));
+            chosen.collect::<Vec<_>>()
+        };
+        let all = chosen(&|name| name != writers::MAPPING);
+        // Copying everything thousands of times tells nothing new about a copy.
+        let sparing = chosen(&|name| name != writers::MAPPING && !COPYING.contains(&name));
+        let probes = &layout.probes();
         for readers in [0, 1] {
+            let field = |contenders| Field { layout, contenders, probes, readers };
             if layout.name == "even" && self.options.wants_case("batch") {
-                self.batches(layout, &contenders, &probes, readers);
+                self.batches(field(&all));
+            }
+            if self.options.wants_case("pair") {
+                self.pairs(field(&with_mapping));
+            }
+            if self.options.wants_case("unregister") {
+                self.removals(field(&all));
+            }
+            if self.options.wants_case("drop_all") {
+                self.dropping(field(&sparing));
             }
         }
         if self.options.wants_case("pair") {
-            #[cfg(unix)]
-            contenders.push(Box::new(writers::Mapping));
-            contenders.retain(|contender| is_wanted(&self.options, contender.name()));
-            for readers in [0, 1] {
-                self.pairs(layout, &contenders, &probes, readers);
-            }
             self.allocations(layout);
         }
     }
 
-    fn pairs(
-        &mut self,
-        layout: &Layout,
-        contenders: &[Box<dyn Writer>],
-        probes: &[usize],
-        readers: usize,
-    ) {
-        let places = places(layout);
+    fn pairs(&mut self, field: Field<'_>) {
+        let places = places(field.layout);
         // The time of a pair, and the lookups made meanwhile.
         let run = |contender: &dyn Writer, first, pairs| {
             let work = || contender.pairs(&places, first, pairs);
-            let (nanos, lookups) = beside_readers(readers, contender, probes, work);
+            let (nanos, lookups) = field.beside_readers(contender, work);
             (nanos, lookups as f64 / pairs as f64)
         };
-        // As many pairs for each as take its turn; found out by doubling, after a few that clear
-        // away what batches left.
-        let pairs: Vec<usize> = contenders
-            .iter()
-            .map(|contender| {
-                run(&**contender, 0, 32);
-                let mut pairs = 1;
-                loop {
-                    let (nanos, _) = run(&**contender, 0, pairs);
-                    if nanos * pairs as f64 >= self.turn_nanos / 4.0 {
-                        break ((self.turn_nanos / nanos) as usize).max(1);
-                    }
-                    pairs *= 2;
-                }
-            })
-            .collect();
+        let pairs = self.pairs_of_a_turn(field, |contender, pairs| run(contender, 0, pairs).0);
         let mut round = 0;
-        let times = take_turns(self.rounds, contenders.len(), |i| {
+        let times = take_turns(self.rounds, field.contenders.len(), |i| {
             round += 1;
-            run(&*contenders[i], round * pairs[i], pairs[i])
+            run(field.contenders[i], round * pairs[i], pairs[i])
         });
-        let names = contenders.iter().map(|contender| contender.name());
-        let nanos = times.iter().map(|times| median(times.iter().map(|&(nanos, _)| nanos)));
-        let medians: Vec<_> = names.clone().zip(nanos).collect();
-        let setting = setting("pair", layout, format!(" readers={readers}"));
-        self.report.times(&setting, &medians);
-        if readers > 0 {
+        let nanos = times.iter().map(|times| times.iter().map(|&(nanos, _)| nanos).collect());
+        let setting = field.setting("pair", "");
+        self.tell(&setting, field, nanos.collect());
+        if field.readers > 0 {
             // A reader that hardly gets a turn disturbs a writer little.
-            for (name, times) in names.zip(&times) {
-                let (layout, n) = (layout.name, layout.n());
+            for (name, times) in field.names().zip(&times) {
+                let (layout, n) = (field.layout.name, field.layout.n());
                 let circumstances = format!(" contender={name} layout={layout} n={n}");
                 let lookups = median(times.iter().map(|&(_, lookups)| lookups));
                 self.report.figure("lookups_beside_pair", &circumstances, format!("{lookups:.2}"));
             }
         }
+        self.tell_memory(&setting, field, |i| run(field.contenders[i], 0, pairs[i]));
     }
 
-    fn batches(
-        &mut self,
-        layout: &Layout,
-        contenders: &[Box<dyn Writer>],
-        probes: &[usize],
-        readers: usize,
-    ) {
-        for k in BATCHES {
-            let more = format!(" readers={readers} k={k}");
-            let batches = [
-                ("batch", Some(side_by_side(layout, k))),
-                ("batch_scattered", scattered(layout, k)),
-            ];
-            for (case, batch) in batches {
-                let Some(batch) = batch else { continue };
-                // Small batches are over before the processor has warmed up to them.
-                let repeats = (100 / k).max(1);
-                let times = take_turns(self.rounds, contenders.len(), |i| {
-                    let contender = &*contenders[i];
-                    beside_readers(readers, contender, probes, || {
-                        let times = (0..repeats).map(|_| contender.batch(&batch));
-                        let sums = times.reduce(|sums, more| (sums.0 + more.0, sums.1 + more.1));
-                        let (registered, both) = sums.expect("one at least");
-                        (registered / (repeats * k) as f64, both / (repeats * k) as f64)
-                    })
-                    .0
-                });
-                let registered = times[0].iter().map(|&(registered, _)| registered);
-                let registered = format!("{:.1}", median(registered));
-                let totals = times.iter().map(|times| median(times.iter().map(|&(_, both)| both)));
-                let names = contenders.iter().map(|contender| contender.name());
-                let medians: Vec<_> = names.zip(totals).collect();
-                self.report.times(&setting(case, layout, more.clone()), &medians);
-                let name = format!("{case}_register_ns_per_range");
-                let circumstances = format!(" layout={} n={}{more}", layout.name, layout.n());
-                self.report.figure(&name, &circumstances, registered);
+    /// As many pairs for each as take its turn; found out by doubling, after a few that clear away
+    /// what cases before left.
+    fn pairs_of_a_turn(
+        &self,
+        field: Field<'_>,
+        run: impl Fn(&dyn Writer, usize) -> f64,
+    ) -> Vec<usize> {
+        let pairs = field.contenders.iter().map(|&contender| {
+            run(contender, 32);
+            let mut pairs = 1;
+            loop {
+                let nanos = run(contender, pairs);
+                if nanos * pairs as f64 >= self.turn_nanos / 4.0 {
+                    break ((self.turn_nanos / nanos) as usize).max(1);
+                }
+                pairs *= 2;
             }
+        });
+        pairs.collect()
+    }
+
+    /// Each contender's median.
+    fn tell(&mut self, setting: &Setting, field: Field<'_>, times: Vec<Vec<f64>>) {
+        let medians: Vec<_> = field.names().zip(times.into_iter().map(median)).collect();
+        self.report.times(setting, &medians);
+    }
+
+    /// Takes one more turn for each, whose time does not count.
+    fn tell_memory<R>(&mut self, setting: &Setting, field: Field<'_>, turn: impl Fn(usize) -> R) {
+        for (i, contender) in field.contenders.iter().enumerate() {
+            let memory = Memory::during(|| contender.garbage_bytes(), || turn(i));
+            memory.tell(&mut self.report, setting, contender.name());
         }
     }
 
@@ -253,35 +247,4 @@ impl Bench {
             }
         }
     }
-}
-
-fn setting(case: &'static str, layout: &Layout, more: String) -> Setting {
-    Setting { case, layout: layout.name, n: layout.n(), threads: 1, writers: 1, more }
-}
-
-/// Free places for single ranges, in random order.
-fn places(layout: &Layout) -> Vec<Range<usize>> {
-    const LONGEST: usize = 0x100;
-    let mut places = layout.gaps();
-    fastrand::Rng::with_seed(1).shuffle(&mut places);
-    places.truncate(1 << 14);
-    for place in &mut places {
-        place.end = place.end.min(place.start + LONGEST);
-    }
-    places
-}
-
-/// A module's functions: all in the room in the middle.
-fn side_by_side(layout: &Layout, k: usize) -> Vec<Range<usize>> {
-    const STRIDE: usize = 64;
-    const LENGTH: usize = 48;
-    let room = layout.ranges[layout.n() / 2 - 1].end;
-    (0..k).map(|i| room + i * STRIDE..room + i * STRIDE + LENGTH).collect()
-}
-
-/// In gaps between other ranges, chosen at random; `None` if there are too few.
-fn scattered(layout: &Layout, k: usize) -> Option<Vec<Range<usize>>> {
-    let mut chosen = places(layout).get(..k)?.to_vec();
-    chosen.sort_unstable_by_key(|place| place.start);
-    Some(chosen)
 }

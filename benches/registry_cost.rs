@@ -5,23 +5,28 @@
 
 #[path = "support/lock_and_maps.rs"]
 mod lock_and_maps;
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "support/options.rs"]
 mod options;
 #[path = "support/report.rs"]
 mod report;
+#[path = "support/resident.rs"]
+mod resident;
 #[path = "support/rounds.rs"]
 mod rounds;
+#[path = "support/schemes.rs"]
+mod schemes;
 
+use memory::Memory;
 use options::{Mode, Options};
-use pcmap::CodeMap;
 use pcmap::registry::{
-    CodeImage, CodeMemory, Engine, EngineCode, EngineConfig, FuncKey, FuncKind, Module,
-    ModuleRegistry, SignatureKey,
+    CodeImage, CodeMemory, Engine, EngineConfig, FuncKey, FuncKind, SignatureKey,
 };
 use report::{Report, Setting};
 use rounds::{median, take_turns};
+use schemes::{LockAndMaps, Pcmap, Scheme};
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Modules registered in a turn, beside those that are there.
@@ -30,122 +35,6 @@ const MORE: usize = 256;
 const STORES: usize = 1_000;
 const FUNCTIONS: u32 = 8;
 const FUNCTION_LEN: u32 = 128;
-
-/// A way to keep modules.
-trait Scheme: Sized {
-    const NAME: &'static str;
-    type Module;
-    type Store;
-
-    fn new(private_copies: bool) -> Self;
-    fn load(&self, memory: CodeMemory) -> Self::Module;
-    fn store(&self) -> Self::Store;
-    fn register(store: &mut Self::Store, module: &Self::Module);
-    /// Where the store's code for a module starts.
-    fn base(store: &Self::Store, module: &Self::Module) -> usize;
-    fn function(store: &Self::Store, pc: usize) -> Option<FuncKey>;
-    fn trampoline(store: &Self::Store, signature: SignatureKey) -> Option<usize>;
-    /// What a handler asks: whether the instruction traps, if it is code at all.
-    fn trap(&self, pc: usize) -> Option<bool>;
-    /// Gives memory back that waits for readers, if there is such; a part of what letting go costs.
-    fn settle(&self) {}
-}
-
-struct Pcmap {
-    engine: Engine,
-}
-
-impl Scheme for Pcmap {
-    const NAME: &'static str = report::SUBJECT;
-    type Module = Module;
-    type Store = ModuleRegistry;
-
-    fn new(private_copies: bool) -> Self {
-        let config = EngineConfig::new().private_copies(private_copies);
-        let config = config.code_map(Arc::new(CodeMap::new()));
-        Self { engine: Engine::new(config).expect("memory") }
-    }
-
-    fn load(&self, memory: CodeMemory) -> Module {
-        let code = EngineCode::register(&self.engine, memory).expect("memory");
-        Module::new(&code, 0).expect("memory")
-    }
-
-    fn store(&self) -> ModuleRegistry {
-        ModuleRegistry::new(&self.engine)
-    }
-
-    fn register(store: &mut ModuleRegistry, module: &Module) {
-        store.register_module(module).expect("memory");
-    }
-
-    fn base(store: &ModuleRegistry, module: &Module) -> usize {
-        store.store_code_base(module.engine_code()).expect("registered").address()
-    }
-
-    fn function(store: &ModuleRegistry, pc: usize) -> Option<FuncKey> {
-        store.lookup_frame_info(pc).map(|frame| frame.function().key)
-    }
-
-    fn trampoline(store: &ModuleRegistry, signature: SignatureKey) -> Option<usize> {
-        store.wasm_to_array_trampoline(signature).map(|pc| pc.address())
-    }
-
-    fn trap(&self, pc: usize) -> Option<bool> {
-        self.engine.code_map().lookup(pc, |hit| hit.value().trap_at(hit.offset()).is_some())
-    }
-
-    fn settle(&self) {
-        assert!(self.engine.code_map().reclaim().is_empty());
-    }
-}
-
-struct LockAndMaps {
-    private_copies: bool,
-    next: std::cell::Cell<u64>,
-}
-
-impl Scheme for LockAndMaps {
-    const NAME: &'static str = "lock_and_maps";
-    type Module = lock_and_maps::Module;
-    type Store = lock_and_maps::Registry;
-
-    fn new(private_copies: bool) -> Self {
-        Self { private_copies, next: std::cell::Cell::new(0) }
-    }
-
-    fn load(&self, memory: CodeMemory) -> Self::Module {
-        let id = self.next.get();
-        self.next.set(id + 1);
-        Self::Module { id, code: lock_and_maps::EngineCode::new(memory) }
-    }
-
-    fn store(&self) -> Self::Store {
-        Self::Store::new(self.private_copies)
-    }
-
-    fn register(store: &mut Self::Store, module: &Self::Module) {
-        store.register_module(module);
-    }
-
-    fn base(store: &Self::Store, module: &Self::Module) -> usize {
-        store.base(module).expect("registered")
-    }
-
-    fn function(store: &Self::Store, pc: usize) -> Option<FuncKey> {
-        store.frame(pc).map(|(_, key)| key)
-    }
-
-    fn trampoline(store: &Self::Store, signature: SignatureKey) -> Option<usize> {
-        store.trampoline(signature)
-    }
-
-    fn trap(&self, pc: usize) -> Option<bool> {
-        let (memory, offset) = lock_and_maps::lookup_code(pc)?;
-        let offset = offset.try_into().expect("small");
-        Some(memory.tables().trap_at(offset).is_some())
-    }
-}
 
 /// The image of every module, but for the signature of its trampoline.
 fn image(signature: u32) -> CodeImage {
@@ -363,6 +252,10 @@ fn main() {
                     more: String::new(),
                 };
                 report.times(&setting, &medians);
+                let memory = Memory::during(pcmap.scheme.garbage_bytes(), || pcmap.turn(case));
+                memory.tell(&mut report, &setting, Pcmap::NAME);
+                let memory = Memory::during(rival.scheme.garbage_bytes(), || rival.turn(case));
+                memory.tell(&mut report, &setting, LockAndMaps::NAME);
             }
         }
     }

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 /// An index that can be asked.
 ///
-/// The answer is a number that identifies the object and the offset in it, without a look at the
-/// object itself: its address (or position) with the offset mixed in. Its highest bit is never
-/// set. Contenders that hand out an `Arc` make their clone for it and drop it again.
+/// A lookup reads the first word of the value, for a handler that finds code goes on to read what is
+/// known about it. The answer is that word with the offset mixed in, so all contenders give the same
+/// one. Its highest bit is never set. Contenders that hand out an `Arc` make their clone for it and
+/// drop it again.
 pub(crate) trait Lookup: Sync + Sized {
     /// As the ratio lines name it.
     const NAME: &'static str;
@@ -22,19 +23,40 @@ pub(crate) trait Lookup: Sync + Sized {
 
 /// An index that can be changed while others ask it.
 pub(crate) trait Write: Lookup {
+    /// What unregisters a range.
+    type Held<'i>
+    where
+        Self: 'i;
+
     /// The value and the offset, for checking answers.
     fn value_and_offset(&self, pc: usize) -> Option<(u64, usize)>;
 
+    fn register(&self, range: Range<usize>, value: u64) -> Self::Held<'_>;
+
+    fn unregister<'i>(&'i self, held: Self::Held<'i>);
+
     /// Registers a range, calls `meanwhile`, and unregisters it.
-    fn with_one<R>(&self, range: Range<usize>, value: u64, meanwhile: impl FnOnce() -> R) -> R;
+    #[inline]
+    fn with_one<R>(&self, range: Range<usize>, value: u64, meanwhile: impl FnOnce() -> R) -> R {
+        let held = self.register(range, value);
+        let result = meanwhile();
+        self.unregister(held);
+        result
+    }
 
     /// The same with many ranges at once, in ascending order, each with its position as its value.
     fn with_many<R>(&self, ranges: &[Range<usize>], meanwhile: impl FnOnce() -> R) -> R;
+
+    /// The bytes of what was displaced and is not destroyed yet; `None` from those that cannot tell.
+    fn garbage_bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
-/// An answer from an object's address and the offset.
-pub(crate) fn answer<T>(object: *const T, offset: usize) -> usize {
-    object.addr() ^ offset
+/// An answer from the first word of a value and the offset.
+#[inline]
+pub(crate) fn answer(first_word: u64, offset: usize) -> usize {
+    first_word as usize ^ offset
 }
 
 /// Whether no filter on the command line excludes the contender of this name.

@@ -34,6 +34,9 @@ pub(crate) trait Contender: Sync {
 
     /// What single lookups take, in ticks; all readers' in one histogram.
     fn latencies(&self, crowd: Crowd, places: &Places) -> Histogram<u64>;
+
+    /// What was displaced and is not destroyed yet, where that is known.
+    fn garbage_bytes(&self) -> Option<u64>;
 }
 
 impl<W: Write> Contender for W {
@@ -55,6 +58,10 @@ impl<W: Write> Contender for W {
             sum.add(histogram).expect("the same bounds");
         }
         sum
+    }
+
+    fn garbage_bytes(&self) -> Option<u64> {
+        Write::garbage_bytes(self)
     }
 }
 

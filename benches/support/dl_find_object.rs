@@ -21,7 +21,7 @@ struct Found {
 
 type Function = unsafe extern "C" fn(*mut c_void, *mut Found) -> c_int;
 
-/// The function of the glibc that this process runs on.
+/// The function of the glibc that this process runs on. Its value is the loader's record of the object.
 #[derive(Debug)]
 pub(crate) struct DlFindObject {
     function: Function,
@@ -59,6 +59,8 @@ impl Lookup for DlFindObject {
         }
         // SAFETY: zero means it was written; every bit pattern is valid.
         let found = unsafe { found.assume_init() };
-        Some(answer(found.map_start.cast_const(), pc - found.map_start.addr()))
+        // SAFETY: the loader's record of an object that is loaded; its first word is an address.
+        let first_word = unsafe { found.link_map.cast::<usize>().read() };
+        Some(answer(first_word as u64, pc - found.map_start.addr()))
     }
 }

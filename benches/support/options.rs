@@ -10,7 +10,7 @@ Modes (by default: many rounds, several minutes a bench):
   --test           everything once and small, with the answers checked; no figure means anything
 
 Filters, each of which may be repeated:
-  --case NAME      such as warm_dependent, cold, pair, p99
+  --case NAME      such as warm_dependent, cold, pair, unregister, p99, backlog
   --layout NAME    even, clustered, functions, process
   --n NUMBER       ranges in the map
   --contender NAME one alone, as under a profiler: pcmap, rwlock_btreemap …

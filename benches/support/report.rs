@@ -4,7 +4,7 @@
 //! - `ratio`: pcmap's time divided by a rival's, below 1 where pcmap is faster;
 //! - `figure`: a number that is not one contender's time against another's.
 
-use crate::options::Options;
+use super::options::Options;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::{fs, io};

@@ -1,11 +1,11 @@
 //! pcmap itself.
 
 use crate::contender::{Lookup, Write, answer};
-use pcmap::CodeMap;
+use pcmap::{CodeMap, Registration};
 use std::ops::Range;
 
-/// The map. Its answer comes from inside the closure, where the value's address is all that is
-/// needed of it; garbage is taken out by registrations, as in any program.
+/// The map. Its answer comes from inside the closure, where the value may be read. Garbage is taken out
+/// by writes, as in any program.
 #[derive(Debug)]
 pub(crate) struct Pcmap {
     map: CodeMap<u64>,
@@ -24,26 +24,36 @@ impl Lookup for Pcmap {
 
     #[inline]
     fn find(&self, pc: usize) -> Option<usize> {
-        self.map.lookup(pc, |hit| answer(hit.value(), hit.offset()))
+        self.map.lookup(pc, |hit| answer(*hit.value(), hit.offset()))
     }
 }
 
 impl Write for Pcmap {
+    type Held<'i> = Registration<'i, u64>;
+
     fn value_and_offset(&self, pc: usize) -> Option<(u64, usize)> {
         self.map.lookup(pc, |hit| (*hit.value(), hit.offset()))
     }
 
-    fn with_one<R>(&self, range: Range<usize>, value: u64, meanwhile: impl FnOnce() -> R) -> R {
-        let code = self.map.register(range, value).expect("free");
-        let result = meanwhile();
-        drop(code);
-        result
+    #[inline]
+    fn register(&self, range: Range<usize>, value: u64) -> Registration<'_, u64> {
+        self.map.register(range, value).expect("free")
+    }
+
+    #[inline]
+    fn unregister<'i>(&'i self, held: Registration<'i, u64>) {
+        drop(held);
     }
 
     fn with_many<R>(&self, ranges: &[Range<usize>], meanwhile: impl FnOnce() -> R) -> R {
         let code = self.map.register_all(ranges.iter().cloned().zip(0..)).expect("free");
         let result = meanwhile();
-        self.map.unregister_all(code);
+        // Nobody waits for it, as nobody waits for a registration that is dropped.
+        let _ = self.map.unregister_all(code);
         result
+    }
+
+    fn garbage_bytes(&self) -> Option<u64> {
+        Some(self.map.stats().retired_bytes)
     }
 }

@@ -15,11 +15,18 @@ pub(crate) trait Writer: Sync {
     /// Nanoseconds for registering and unregistering one range, at one place after the other.
     fn pairs(&self, places: &[Range<usize>], first: usize, pairs: usize) -> f64;
 
+    /// Nanoseconds for unregistering ranges one by one, of as many as are registered for it, untimed, at
+    /// one place after the other.
+    fn removals(&self, places: &[Range<usize>], first: usize, removals: usize) -> f64;
+
     /// Nanoseconds for registering all ranges at once, and for that and unregistering them.
     fn batch(&self, ranges: &[Range<usize>]) -> (f64, f64);
 
     /// Looks up one address after the other until told to stop; how many.
     fn look_up(&self, probes: &[usize], stop: &AtomicBool) -> usize;
+
+    /// What was displaced and is not destroyed yet, where that is known.
+    fn garbage_bytes(&self) -> Option<u64>;
 }
 
 impl<W: Write> Writer for W {
@@ -37,6 +44,17 @@ impl<W: Write> Writer for W {
     }
 
     #[inline(never)]
+    fn removals(&self, places: &[Range<usize>], first: usize, removals: usize) -> f64 {
+        let register = |k: usize| self.register(places[k % places.len()].clone(), k as u64);
+        let all_held: Vec<_> = (first..first + removals).map(register).collect();
+        let began = Instant::now();
+        for held in all_held {
+            self.unregister(held);
+        }
+        began.elapsed().as_nanos() as f64 / removals as f64
+    }
+
+    #[inline(never)]
     fn batch(&self, ranges: &[Range<usize>]) -> (f64, f64) {
         let began = Instant::now();
         let registered = self.with_many(ranges, || began.elapsed());
@@ -51,7 +69,14 @@ impl<W: Write> Writer for W {
         });
         1 + looking.count()
     }
+
+    fn garbage_bytes(&self) -> Option<u64> {
+        Write::garbage_bytes(self)
+    }
 }
+
+/// The system calls' name among the contenders.
+pub(crate) const MAPPING: &str = "mmap_mprotect_munmap";
 
 /// The system calls, which know no ranges.
 #[cfg(unix)]
@@ -61,7 +86,7 @@ pub(crate) struct Mapping;
 #[cfg(unix)]
 impl Writer for Mapping {
     fn name(&self) -> &'static str {
-        "mmap_mprotect_munmap"
+        MAPPING
     }
 
     #[inline(never)]
@@ -71,6 +96,10 @@ impl Writer for Mapping {
             crate::mapping::map_protect_unmap();
         }
         began.elapsed().as_nanos() as f64 / pairs as f64
+    }
+
+    fn removals(&self, _places: &[Range<usize>], _first: usize, _removals: usize) -> f64 {
+        unreachable!("a removal is compared with removals")
     }
 
     fn batch(&self, _ranges: &[Range<usize>]) -> (f64, f64) {
@@ -84,6 +113,10 @@ impl Writer for Mapping {
             spin_loop();
         }
         0
+    }
+
+    fn garbage_bytes(&self) -> Option<u64> {
+        None
     }
 }
 

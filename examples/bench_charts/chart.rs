@@ -6,18 +6,19 @@ use plotters::prelude::*;
 use std::error::Error;
 use std::path::Path;
 
-const PANEL: (u32, u32) = (380, 400);
-const LEGEND_WIDTH: u32 = 210;
-const TITLE_HEIGHT: u32 = 40;
-const FONT: &str = "sans-serif";
+pub(crate) const PANEL: (u32, u32) = (380, 400);
+pub(crate) const LEGEND_WIDTH: u32 = 210;
+pub(crate) const TITLE_HEIGHT: u32 = 40;
+pub(crate) const FONT: &str = "sans-serif";
 
 /// Everyone's colour, in every picture; the order of the legend.
-const CONTENDERS: [(&str, RGBColor); 11] = [
+const CONTENDERS: [(&str, RGBColor); 12] = [
     ("pcmap", RGBColor(0xd6, 0x1f, 0x1f)),
     ("partition_point", RGBColor(0x22, 0x22, 0x22)),
     ("rwlock_btreemap", RGBColor(0x1f, 0x77, 0xb4)),
     ("parking_lot_btreemap", RGBColor(0x76, 0xb7, 0xe0)),
     ("arc_swap_vec", RGBColor(0x2c, 0xa0, 0x2c)),
+    ("textbook", RGBColor(0x9a, 0xd1, 0x4b)),
     ("crossbeam_skiplist", RGBColor(0xe3, 0x8b, 0x12)),
     ("scc_tree_index", RGBColor(0x8c, 0x56, 0x4b)),
     ("global_counter_vec", RGBColor(0x94, 0x67, 0xbd)),

@@ -5,10 +5,11 @@
 //! cargo run --release --example bench_charts -- benches/record/2026-11-23
 //! ```
 //!
-//! Reads the `time` lines of all `.txt` files in the folder, and the samples of a soak in `soak.txt`,
-//! and writes the pictures there.
+//! Reads the `time` lines of all `.txt` files in the folder, and the samples over time in `garbage.txt`,
+//! `garbage_mimalloc.txt` and a soak's `soak.txt`, and writes the pictures there.
 
 mod chart;
+mod garbage;
 mod measurements;
 mod soak;
 
@@ -91,6 +92,10 @@ fn draw(folder: &Path) -> Result<(), Box<dyn Error>> {
     for chart in charts {
         let outcome = if chart.draw(folder)? { "drawn" } else { "nothing was measured" };
         println!("{}: {outcome}", chart.file);
+    }
+    for bench in garbage::BENCHES {
+        let outcome = if garbage::draw(folder, bench)? { "drawn" } else { "nothing was sampled" };
+        println!("{bench}.svg: {outcome}");
     }
     let outcome = if soak::draw(folder)? { "drawn" } else { "nothing was sampled" };
     println!("soak.svg: {outcome}");

@@ -66,20 +66,24 @@ impl Lookup for ArcSwapVec {
     #[inline]
     fn find(&self, pc: usize) -> Option<usize> {
         let places = self.places.load();
-        at(&places, pc).map(|place| answer(Arc::as_ptr(&place.value), pc - place.start))
+        at(&places, pc).map(|place| answer(*place.value, pc - place.start))
     }
 }
 
 impl Write for ArcSwapVec {
+    type Held<'i> = Range<usize>;
+
     fn value_and_offset(&self, pc: usize) -> Option<(u64, usize)> {
         at(&self.places.load(), pc).map(|place| (*place.value, pc - place.start))
     }
 
-    fn with_one<R>(&self, range: Range<usize>, value: u64, meanwhile: impl FnOnce() -> R) -> R {
+    fn register(&self, range: Range<usize>, value: u64) -> Range<usize> {
         self.insert(&[place(&range, value)]);
-        let result = meanwhile();
-        self.remove(&[range]);
-        result
+        range
+    }
+
+    fn unregister(&self, held: Range<usize>) {
+        self.remove(&[held]);
     }
 
     fn with_many<R>(&self, ranges: &[Range<usize>], meanwhile: impl FnOnce() -> R) -> R {

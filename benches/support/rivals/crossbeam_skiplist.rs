@@ -32,22 +32,26 @@ impl Lookup for CrossbeamSkiplist {
     fn find(&self, pc: usize) -> Option<usize> {
         let entry = self.get(pc)?;
         let (start, value) = entry.value();
-        Some(answer(value, pc - start))
+        Some(answer(*value, pc - start))
     }
 }
 
 impl Write for CrossbeamSkiplist {
+    type Held<'i> = Range<usize>;
+
     fn value_and_offset(&self, pc: usize) -> Option<(u64, usize)> {
         let entry = self.get(pc)?;
         let (start, value) = *entry.value();
         Some((value, pc - start))
     }
 
-    fn with_one<R>(&self, range: Range<usize>, value: u64, meanwhile: impl FnOnce() -> R) -> R {
+    fn register(&self, range: Range<usize>, value: u64) -> Range<usize> {
         self.ranges.insert(range.end, (range.start, value));
-        let result = meanwhile();
-        black_box(self.ranges.remove(&range.end));
-        result
+        range
+    }
+
+    fn unregister(&self, held: Range<usize>) {
+        black_box(self.ranges.remove(&held.end));
     }
 
     fn with_many<R>(&self, ranges: &[Range<usize>], meanwhile: impl FnOnce() -> R) -> R {

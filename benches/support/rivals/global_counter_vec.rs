@@ -113,20 +113,24 @@ impl Lookup for GlobalCounterVec {
 
     #[inline]
     fn find(&self, pc: usize) -> Option<usize> {
-        self.get(pc, |place| answer(&place.value, pc - place.start))
+        self.get(pc, |place| answer(place.value, pc - place.start))
     }
 }
 
 impl Write for GlobalCounterVec {
+    type Held<'i> = Range<usize>;
+
     fn value_and_offset(&self, pc: usize) -> Option<(u64, usize)> {
         self.get(pc, |place| (place.value, pc - place.start))
     }
 
-    fn with_one<R>(&self, range: Range<usize>, value: u64, meanwhile: impl FnOnce() -> R) -> R {
+    fn register(&self, range: Range<usize>, value: u64) -> Range<usize> {
         self.insert(&[Place { start: range.start, end: range.end, value }]);
-        let result = meanwhile();
-        self.remove(&[range]);
-        result
+        range
+    }
+
+    fn unregister(&self, held: Range<usize>) {
+        self.remove(&[held]);
     }
 
     fn with_many<R>(&self, ranges: &[Range<usize>], meanwhile: impl FnOnce() -> R) -> R {

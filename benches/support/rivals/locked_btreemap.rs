@@ -85,21 +85,28 @@ impl<L: SharedLock> Lookup for LockedBTreeMap<L> {
     #[inline]
     fn find(&self, pc: usize) -> Option<usize> {
         let (value, offset) = self.get(pc)?;
-        Some(answer(Arc::as_ptr(&value), offset))
+        Some(answer(*value, offset))
     }
 }
 
 impl<L: SharedLock> Write for LockedBTreeMap<L> {
+    type Held<'i>
+        = Range<usize>
+    where
+        L: 'i;
+
     fn value_and_offset(&self, pc: usize) -> Option<(u64, usize)> {
         self.get(pc).map(|(value, offset)| (*value, offset))
     }
 
-    fn with_one<R>(&self, range: Range<usize>, value: u64, meanwhile: impl FnOnce() -> R) -> R {
+    fn register(&self, range: Range<usize>, value: u64) -> Range<usize> {
         let value = Arc::new(value);
         self.0.exclusive(|ranges| ranges.insert(range.end, (range.start, value)));
-        let result = meanwhile();
-        black_box(self.0.exclusive(|ranges| ranges.remove(&range.end)));
-        result
+        range
+    }
+
+    fn unregister(&self, held: Range<usize>) {
+        black_box(self.0.exclusive(|ranges| ranges.remove(&held.end)));
     }
 
     fn with_many<R>(&self, ranges: &[Range<usize>], meanwhile: impl FnOnce() -> R) -> R {

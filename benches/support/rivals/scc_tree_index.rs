@@ -42,22 +42,26 @@ impl Lookup for SccTreeIndex {
     fn find(&self, pc: usize) -> Option<usize> {
         let guard = Guard::new();
         let (start, value) = self.get(pc, &guard)?;
-        Some(answer(value, pc - start))
+        Some(answer(*value, pc - start))
     }
 }
 
 impl Write for SccTreeIndex {
+    type Held<'i> = Range<usize>;
+
     fn value_and_offset(&self, pc: usize) -> Option<(u64, usize)> {
         let guard = Guard::new();
         let (start, value) = self.get(pc, &guard)?;
         Some((*value, pc - start))
     }
 
-    fn with_one<R>(&self, range: Range<usize>, value: u64, meanwhile: impl FnOnce() -> R) -> R {
+    fn register(&self, range: Range<usize>, value: u64) -> Range<usize> {
         self.insert(&range, value);
-        let result = meanwhile();
-        black_box(self.ranges.remove_sync(&range.end));
-        result
+        range
+    }
+
+    fn unregister(&self, held: Range<usize>) {
+        black_box(self.ranges.remove_sync(&held.end));
     }
 
     fn with_many<R>(&self, ranges: &[Range<usize>], meanwhile: impl FnOnce() -> R) -> R {
