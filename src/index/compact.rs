@@ -18,7 +18,7 @@ impl<T> Index<T> {
 
     /// Leaves out the removed ranges of one leaf; says whether there may be more to do. One attempt: if
     /// another thread publishes meanwhile, or there is no memory, nothing has changed.
-    pub(super) fn compact(&self) -> bool {
+    pub(crate) fn compact(&self) -> bool {
         let reading = self.enter();
         let tree = reading.tree();
         let from = self.compacted.load(edge::statistic()) as usize;

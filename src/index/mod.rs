@@ -94,7 +94,7 @@ pub(crate) struct MapId(u64);
 /// The index of one map.
 #[repr(C, align(128))] // what a lookup reads first, the epoch included, stands on one cache line
 pub(crate) struct Index<T> {
-    /// What handlers read: null before the first write.
+    /// What handlers read: see [`Version::empty`] for when there is nothing.
     published: AtomicPtr<Version<T>>,
     pub(crate) eras: Eras,
     /// How many entries were removed so far, and how many of them were left out of a version.
@@ -120,16 +120,14 @@ pub(crate) struct Reading<'a, T> {
 }
 
 impl<T> Reading<'_, T> {
-    /// The version (`None`: nothing was ever written).
+    /// The version (`None`: there is no range in it).
     ///
     /// Signal-safe: follows a pointer.
     #[inline(always)]
     pub(crate) fn version(&self) -> Option<&Version<T>> {
-        // SAFETY: null or a version, read from the published pointer in this section, which keeps it
+        // SAFETY: (`Version::peek`) 1. read from the published pointer in this section, which keeps it
         // from being freed.
-        let version = unsafe { self.raw.as_ref() }?;
-        version.life.read();
-        Some(version)
+        unsafe { Version::peek(self.raw) }
     }
 
     /// The registered range that contains `pc`, and its value.
@@ -152,7 +150,8 @@ impl<T> Reading<'_, T> {
     }
 
     fn sequence(&self) -> u64 {
-        self.version().map_or(0, |version| version.sequence)
+        // SAFETY: (`Version::sequence_of`) 1. as in `version`.
+        unsafe { Version::sequence_of(self.raw) }
     }
 }
 
@@ -166,7 +165,7 @@ impl<T> Index<T> {
     const_fn! {
         pub(crate) fn new() -> Self {
             Self {
-                published: AtomicPtr::new(ptr::null_mut()),
+                published: AtomicPtr::new(Version::empty(0)),
                 eras: Eras::new(),
                 removals: AtomicU64::new(0),
                 omissions: Statistic::new(0),
@@ -199,7 +198,6 @@ impl<T> Index<T> {
     /// Lock-free: an attempt fails only when another thread published. Destructors do not run.
     pub(crate) fn insert(&self, items: &[Item<T>], slots: &[Slot<T>]) -> Result<u64, Refusal> {
         self.eras.follow_fork(true)?;
-        self.eras.keep_a_spare()?;
         let reading = self.enter();
         let born = reading.section.era();
         let in_map = || items.iter().filter(|item| !item.range.is_empty());
@@ -261,8 +259,13 @@ impl<T> Index<T> {
         mut edit: Edit<'i, T>,
     ) -> Result<Result<Published, (Reading<'i, T>, Edit<'i, T>)>, OutOfMemory> {
         let sequence = reading.sequence() + 1;
-        let version = Version::try_new(edit.tree, sequence, reading.section.era())?;
-        let (displaced, version) = (reading.raw, Box::into_raw(version));
+        let version = match edit.tree.root.is_nothing() {
+            true => Version::empty(sequence),
+            false => {
+                Box::into_raw(Version::try_new(edit.tree, sequence, reading.section.era())?)
+            }
+        };
+        let displaced = reading.raw;
         // Ordering [publish]: Release; pairs with Acquire in `enter`.
         //   seen:     the whole version is visible;
         //   not seen: readers find the previous one, and count against its displacement;
@@ -271,8 +274,10 @@ impl<T> Index<T> {
         let published =
             self.published.compare_exchange(displaced, version, edge::publish(), edge::lost());
         if published.is_err() {
-            // SAFETY: from `Box::into_raw` above, and handed to nobody.
-            drop(unsafe { Box::from_raw(version) });
+            if !edit.tree.root.is_nothing() {
+                // SAFETY: from `Box::into_raw` above, and handed to nobody.
+                drop(unsafe { Box::from_raw(version) });
+            }
             return Ok(Err((reading, edit)));
         }
         edit.keep();
@@ -303,7 +308,7 @@ impl<T> Index<T> {
         }
     }
 
-    /// An owned view of the map (`None`: nothing was ever written). What is removed while it is made may
+    /// An owned view of the map (`None`: there is nothing in it). What is removed while it is made may
     /// be in it or not, one by one.
     ///
     /// Lock-free: it goes on when another thread changed the map. O(n), or constant if nothing has

@@ -54,8 +54,8 @@ impl<T> Index<T> {
     ///
     /// # Safety
     ///
-    /// 1. `displaced` is null, or was displaced just before by the exchange that published the tree of
-    ///    `edit`, by this thread.
+    /// 1. `displaced` was displaced just before by the exchange that published the tree of `edit`, by this
+    ///    thread.
     pub(super) unsafe fn retire_displaced(&self, displaced: *mut Version<T>, edit: &Edit<'_, T>) {
         let mut chain = Chain::empty();
         let (mut items, mut bytes) = (0, 0);
@@ -64,7 +64,8 @@ impl<T> Index<T> {
             unsafe { chain.push(garbage) };
             (items, bytes) = (items + 1, bytes + size as u64);
         };
-        if !displaced.is_null() {
+        // SAFETY: (`Version::peek`) 1. by 1. not retired yet.
+        if unsafe { Version::peek(displaced) }.is_some() {
             add(Version::garbage(displaced), size_of::<Version<T>>());
         }
         for &node in &edit.replaced {
