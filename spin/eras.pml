@@ -6,7 +6,7 @@
 
    Sizes: READERS, WRITERS, WRITES (of each writer), RECLAIMERS, OBJECTS, ERAS (numbers 1 to ERAS),
    EPOCHS (the highest epoch). FALLBACK: who enters may count itself in everywhere.
-   LOST: also assert that nothing is forgotten.
+   LOST: also assert that nothing is stranded. SPLIT: reclaimer 0 sweeps, the others do the rest.
 
    Weakenings, each of which is to be caught:
      NO_SECOND_LOOK       who enters does not look at the era word again
@@ -69,7 +69,6 @@ byte displaced[VERSIONS];                  /* noted when an item is found due as
 byte unused = 1;                           /* the next version that a writer may build */
 byte started = 0;                          /* readers and writers begin in order: they are alike */
 #ifdef LOST
-byte running = READERS + WRITERS;
 byte busy = 0;                             /* reclaimers in the middle of something */
 #endif
 
@@ -134,10 +133,7 @@ proctype Reader(byte me) {
   enter();
   /* Whatever is freed stays so: the last moment of use is the worst. */
   atomic { assert(where[p] != FREED); n = 0; p = 0 };
-  leave();
-#ifdef LOST
-  running--
-#endif
+  leave()
 }
 
 proctype Writer(byte me) {
@@ -177,9 +173,6 @@ proctype Writer(byte me) {
      fi
   :: else -> break
   od
-#ifdef LOST
-  ; running--
-#endif
 }
 
 /* Takes all that is at `place` into reclaimer `me`'s hands; i: VERSIONS if there was nothing. */
@@ -252,6 +245,14 @@ inline free_or_park() {
   od
 }
 
+#ifdef SPLIT
+#define SWEEPS (me == 0)
+#define OTHERS (me > 0)
+#else
+#define SWEEPS true
+#define OTHERS true
+#endif
+
 /* Objects that an operation may be about. */
 #define ADVANCEABLE(x) (number[x] > 0 && epoch[x] < EPOCHS)
 #define DRAINED(x) (state[x] == FREE)
@@ -288,7 +289,7 @@ proctype Reclaimer(byte me) {
 end:
   do
   :: /* Advance the epoch of an object that is, or was, the current era's. */
-     atomic { SOME(ADVANCEABLE) -> PICK(ADVANCEABLE); e = epoch[x]; BUSY };
+     atomic { OTHERS && (SOME(ADVANCEABLE)) -> PICK(ADVANCEABLE); e = epoch[x]; BUSY };
      atomic {
        if                                   /* if the epoch has moved, the exchange will fail */
        :: epoch[x] == e && count[2 * x + ((e + 1) & 1)] == 0 -> skip
@@ -297,7 +298,7 @@ end:
      atomic { if :: epoch[x] == e -> epoch[x] = e + 1 :: else fi; e = 0; x = 0; IDLE }
 
   :: /* Sweep the current era's due list. */
-     atomic { n = era_number; o = era_object; BUSY };
+     atomic { SWEEPS -> n = era_number; o = era_object; BUSY };
      e = epoch[o];
      atomic {
        take(LIMBO + 4 * o + DUE(e), n);
@@ -321,7 +322,7 @@ end:
      fi
 
   :: /* Drain an object whose era has ended. */
-     atomic { SOME(DRAINABLE) -> PICK(DRAINABLE); n = number[x]; BUSY };
+     atomic { OTHERS && (SOME(DRAINABLE)) -> PICK(DRAINABLE); n = number[x]; BUSY };
      if
      :: count[2 * x] == 0 ->
         if
@@ -342,7 +343,7 @@ end:
      fi
 
   :: /* Collect what lies at an object that was drained at some time. */
-     atomic { SOME(DRAINED) -> PICK(DRAINED); n = number[x]; BUSY };
+     atomic { OTHERS && (SOME(DRAINED)) -> PICK(DRAINED); n = number[x]; BUSY };
 collect:
      do
      :: /* The first list that is not empty: the lists of limbo, then what is parked. */
@@ -370,7 +371,7 @@ collect:
 
   :: /* Begin an era. */
      atomic {
-       era_number < ERAS -> n = era_number; o = era_object; BUSY;
+       OTHERS && era_number < ERAS -> n = era_number; o = era_object; BUSY;
        k = (state[o] == CLAIMED && number[o] == n) };
      if                                    /* else this exchange is bound to fail */
      :: atomic { k == 1 ->
@@ -389,6 +390,15 @@ collect:
      fi
   od
 }
+
+#ifdef LOST
+#define STRANDED(v) (v < VERSIONS && where[v % VERSIONS] >= WAITING && where[v % VERSIONS] < LIMBO && \
+                     state[(where[v % VERSIONS] - WAITING) % OBJECTS] != ACTIVE)
+active proctype Nothing_is_stranded() {
+end:
+  atomic { busy == 0 && (STRANDED(0) || STRANDED(1) || STRANDED(2)) -> assert(false) }
+}
+#endif
 
 init {
   byte j = 0;
