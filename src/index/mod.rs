@@ -49,7 +49,7 @@ pub(crate) mod version;
 pub(crate) mod view;
 
 use crate::sync::{
-    AtomicPtr, AtomicU64, REBASE_FROM, Statistic, const_fn, edge, publication_barrier, unique_number,
+    AtomicPtr, AtomicU64, REBASE_FROM, Statistic, TOMBSTONES_LEFT, const_fn, edge, publication_barrier, unique_number,
 };
 use address_range::{CodeRange, Pc};
 use core::ptr;
@@ -106,7 +106,7 @@ pub(crate) struct Index<T> {
     view: AtomicPtr<Block<View<T>>>,
     /// Values that no reader can hold any more, and their number.
     due: Limbo,
-    /// How many values the map has let go of, and how many pieces of garbage were freed.
+    /// How many values the map has let go of, and how many pieces of memory were freed.
     releases: Statistic,
     freed: Statistic,
     free_list: FreeList,
@@ -209,7 +209,7 @@ impl<T> Index<T> {
         // Also when it was refused: what is in the way is found when the caller is told.
         publication_barrier();
         let Published { sequence, entries } = inserted?;
-        if self.has_many_tombstones(entries) {
+        if self.has_many_tombstones(entries, TOMBSTONES_LEFT) {
             self.compact();
         }
         self.tend(sequence, true);
@@ -226,22 +226,19 @@ impl<T> Index<T> {
         let mark = if is_large { BATCH | unique_number() } else { WRITE | reading.sequence() };
         let mut edit = self.edit(&reading, mark);
         edit.apply(change)?;
-        loop {
-            match self.publish(reading, edit)? {
-                Ok(published) => return Ok(published),
-                Err((lost, its_edit)) => {
-                    let newer = self.enter();
-                    edit = its_edit;
-                    if is_large {
-                        edit.rebase(&lost.tree(), &newer.tree())?;
-                    } else {
-                        edit = self.edit(&newer, WRITE | newer.sequence());
-                        edit.apply(change)?;
-                    }
-                    reading = newer;
-                }
+        while !self.publish(&reading, &mut edit)? {
+            let newer = self.enter();
+            if is_large {
+                edit.rebase(&reading.tree(), &newer.tree())?;
+            } else {
+                edit = self.edit(&newer, WRITE | newer.sequence());
+                edit.apply(change)?;
             }
+            reading = newer;
         }
+        let published = Published { sequence: reading.sequence() + 1, entries: edit.tree.entries };
+        self.retire_displaced(reading, edit);
+        Ok(published)
     }
 
     /// A write that begins with what was read. No node that it finds has its mark.
@@ -250,41 +247,31 @@ impl<T> Index<T> {
         Edit::new(reading.tree(), maker)
     }
 
-    /// Publishes the tree of `edit` in the place of what was read. If another thread published first,
-    /// both come back.
-    #[expect(clippy::type_complexity, reason = "refused, lost, or done")]
-    fn publish<'i>(
-        &'i self,
-        reading: Reading<'i, T>,
-        mut edit: Edit<'i, T>,
-    ) -> Result<Result<Published, (Reading<'i, T>, Edit<'i, T>)>, OutOfMemory> {
+    /// Publishes the tree of `edit` in the place of what was read, unless another thread published first;
+    /// says whether it did. Then the caller goes on with [`Index::retire_displaced`].
+    fn publish(&self, reading: &Reading<'_, T>, edit: &mut Edit<'_, T>) -> Result<bool, OutOfMemory> {
         let sequence = reading.sequence() + 1;
-        let version = match edit.tree.root.is_nothing() {
+        let is_empty = edit.tree.root.is_nothing();
+        let version = match is_empty {
             true => Version::empty(sequence),
             false => {
                 Box::into_raw(Version::try_new(edit.tree, sequence, reading.section.era())?)
             }
         };
-        let displaced = reading.raw;
         // Ordering [publish]: Release; pairs with Acquire in `enter`.
         //   seen:     the whole version is visible;
         //   not seen: readers find the previous one, and count against its displacement;
         //   failed:   another thread published.
         // The old version was published in this section, so its address is not that of another.
         let published =
-            self.published.compare_exchange(displaced, version, edge::publish(), edge::lost());
-        if published.is_err() {
-            if !edit.tree.root.is_nothing() {
-                // SAFETY: from `Box::into_raw` above, and handed to nobody.
-                drop(unsafe { Box::from_raw(version) });
-            }
-            return Ok(Err((reading, edit)));
+            self.published.compare_exchange(reading.raw, version, edge::publish(), edge::lost());
+        if published.is_ok() {
+            edit.keep();
+        } else if !is_empty {
+            // SAFETY: from `Box::into_raw` above, and handed to nobody.
+            drop(unsafe { Box::from_raw(version) });
         }
-        edit.keep();
-        drop(reading);
-        // SAFETY: (`retire_displaced`) 1. displaced by the exchange above.
-        unsafe { self.retire_displaced(displaced, &edit) };
-        Ok(Ok(Published { sequence, entries: edit.tree.entries }))
+        Ok(published.is_ok())
     }
 
     /// Makes an entry invisible, at once and for all lookups. What the map holds of it comes back, to be
