@@ -13,8 +13,8 @@ pub(crate) use crate::sys::barrier::publication_barrier;
 pub(crate) use crate::sys::clock::{coarse_nanos, pause};
 pub(crate) use crate::sys::destroying::unless_destroying;
 pub(crate) use crate::sys::fork::generation as fork_generation;
-pub(crate) use crate::sys::prefetch::prefetch;
 pub(crate) use crate::sys::panics::Panics;
+pub(crate) use crate::sys::prefetch::prefetch;
 
 /// The orderings by edge name.
 pub(crate) mod edge {

@@ -15,6 +15,7 @@ use super::address_range::CodeRange;
 use super::cut::{best_cut, is_torn};
 use super::entry::Entry;
 use super::node::{Maker, Node, fewest_slots, most_slots};
+use super::rebase::Listed;
 use super::slot::{Slot, Slots};
 use super::tree::Tree;
 use super::try_box::OutOfMemory;
@@ -69,10 +70,8 @@ pub(crate) struct Edit<'f, T> {
     made: SmallVec<[*mut Node<T>; 4]>,
     unmade: SmallVec<[*mut Node<T>; 4]>,
     /// Nodes and entries that the version it begins with has, and the tree lacks.
-    pub(super) replaced: SmallVec<[*mut Node<T>; 4]>,
-    pub(super) omitted: SmallVec<[*mut Entry<T>; 2]>,
-    /// Nodes that other writes displaced: sorted (see `rebase`).
-    pub(super) displaced_by_others: Vec<*mut Node<T>>,
+    pub(super) replaced: Listed<*mut Node<T>>,
+    pub(super) omitted: Listed<*mut Entry<T>>,
     /// What was added last.
     last_added: Option<CodeRange>,
     /// Whether one range is added to a leaf that was full.
@@ -126,9 +125,8 @@ impl<'f, T> Edit<'f, T> {
             maker,
             made: SmallVec::new(),
             unmade: SmallVec::new(),
-            replaced: SmallVec::new(),
-            omitted: SmallVec::new(),
-            displaced_by_others: Vec::new(),
+            replaced: Listed::new(),
+            omitted: Listed::new(),
             last_added: None,
             was_full: false,
         }
@@ -278,7 +276,7 @@ impl<'f, T> Edit<'f, T> {
     ) -> Result<(), Refusal> {
         for slot in run.iter() {
             if old.is_removed(&slot) {
-                push(&mut self.omitted, slot.entry())?;
+                self.omitted.push(slot.entry())?;
                 self.tree.entries -= 1;
             } else {
                 if let Some(added) = self.last_added {
@@ -415,14 +413,11 @@ impl<'f, T> Edit<'f, T> {
     /// Notes that a node is not in the tree any more.
     pub(super) fn replace(&mut self, slot: &Slot<T>) -> Result<(), Refusal> {
         self.tree.bytes -= Node::<T>::bytes(slot.plan());
-        let node = slot.node();
         // SAFETY: (`Node::has_mark`) 1. of the tree, or made here.
-        if unsafe { Node::has_mark(node, self.maker.mark) } {
-            push(&mut self.unmade, node)?;
-        } else if self.displaced_by_others.binary_search(&node).is_err() {
-            push(&mut self.replaced, node)?;
+        match unsafe { Node::has_mark(slot.node(), self.maker.mark) } {
+            true => Ok(push(&mut self.unmade, slot.node())?),
+            false => Ok(self.replaced.push(slot.node())?),
         }
-        Ok(())
     }
 }
 

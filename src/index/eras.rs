@@ -25,8 +25,8 @@
 
 use super::era::{Era, Sort, State};
 use super::limbo::Limbo;
-use super::try_box::OutOfMemory;
 use super::section::{Counted, Section};
+use super::try_box::OutOfMemory;
 use crate::sync::{
     AtomicPtr, AtomicU64, AtomicUsize, Statistic, coarse_nanos, const_fn, edge, filled,
     fork_generation, shard_hint,
@@ -161,7 +161,8 @@ impl Eras {
 
     /// How many objects exist: those with lower indices. Signal-safe.
     fn objects(&self) -> usize {
-        let chunks = self.chunks.iter().take_while(|chunk| !chunk.load(edge::installed()).is_null());
+        let chunks =
+            self.chunks.iter().take_while(|chunk| !chunk.load(edge::installed()).is_null());
         2_usize.wrapping_shl(chunks.count() as u32)
     }
 

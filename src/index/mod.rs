@@ -49,7 +49,8 @@ pub(crate) mod version;
 pub(crate) mod view;
 
 use crate::sync::{
-    AtomicPtr, AtomicU64, REBASE_FROM, Statistic, TOMBSTONES_LEFT, const_fn, edge, publication_barrier, unique_number,
+    AtomicPtr, AtomicU64, REBASE_FROM, Statistic, TOMBSTONES_LEFT, const_fn, edge,
+    publication_barrier, unique_number,
 };
 use address_range::{CodeRange, Pc};
 use core::ptr;
@@ -249,14 +250,16 @@ impl<T> Index<T> {
 
     /// Publishes the tree of `edit` in the place of what was read, unless another thread published first;
     /// says whether it did. Then the caller goes on with [`Index::retire_displaced`].
-    fn publish(&self, reading: &Reading<'_, T>, edit: &mut Edit<'_, T>) -> Result<bool, OutOfMemory> {
+    fn publish(
+        &self,
+        reading: &Reading<'_, T>,
+        edit: &mut Edit<'_, T>,
+    ) -> Result<bool, OutOfMemory> {
         let sequence = reading.sequence() + 1;
         let is_empty = edit.tree.root.is_nothing();
         let version = match is_empty {
             true => Version::empty(sequence),
-            false => {
-                Box::into_raw(Version::try_new(edit.tree, sequence, reading.section.era())?)
-            }
+            false => Box::into_raw(Version::try_new(edit.tree, sequence, reading.section.era())?),
         };
         // Ordering [publish]: Release; pairs with Acquire in `enter`.
         //   seen:     the whole version is visible;

@@ -12,7 +12,6 @@
 //! Values are kept apart from memory. A registration frees memory only, and puts values that are due where
 //! the next call finds them that may run destructors.
 
-use super::{Index, Reading};
 use super::edit::Edit;
 use super::entry::Entry;
 use super::era::{Era, Sort, State};
@@ -22,6 +21,7 @@ use super::node::Node;
 use super::shared::{Block, Shared};
 use super::version::Version;
 use super::view::View;
+use super::{Index, Reading};
 use crate::sync::{
     ENDED_PER_TEND, ERA_BYTES, OPERATIONS_PER_TEND, Panics, RECLAIM_ADVANCES, RECLAIM_PATIENCE,
     dispose, edge, unless_destroying,
@@ -67,18 +67,20 @@ impl<T> Index<T> {
         if unsafe { Version::peek(displaced) }.is_some() {
             add(Version::garbage(displaced), size_of::<Version<T>>());
         }
-        for &node in &edit.replaced {
+        for node in edit.replaced.iter() {
             // SAFETY: (`Node::size`) 1. not retired yet.
             add(Node::garbage(node), unsafe { Node::size(node) });
         }
-        for &entry in &edit.omitted {
+        let mut omissions = 0;
+        for entry in edit.omitted.iter() {
+            omissions += 1;
             // SAFETY: its block lives until it is omitted and freed.
             if unsafe { &*entry }.omit() {
                 add(Entry::garbage(entry), size_of::<Entry<T>>());
             }
         }
-        if !edit.omitted.is_empty() {
-            self.omissions.fetch_add(edit.omitted.len() as u64, edge::statistic());
+        if omissions != 0 {
+            self.omissions.fetch_add(omissions, edge::statistic());
         }
         self.retire(Sort::Memory, chain, items, bytes);
     }

@@ -18,11 +18,11 @@
 
 use super::address_range::{CodeRange, Pc};
 use super::entry::Entry;
-#[cfg(test)]
-use super::search_plan::SearchPlan;
 use super::node::fewest_slots;
 #[cfg(test)]
 use super::node::most_slots;
+#[cfg(test)]
+use super::search_plan::SearchPlan;
 use super::slot::{Slot, Slots};
 
 /// Sorted ranges with their entries. It owns nothing: see `node`.
@@ -220,7 +220,8 @@ impl<T> Tree<T> {
     /// the table, what it takes to search the whole node, and the slot that it ends at.
     #[cfg(test)]
     pub(crate) const fn most_probes(n: usize) -> usize {
-        let (leaf, above) = (SearchPlan::most_probes(most_slots(0)), SearchPlan::most_probes(most_slots(1)));
+        let (leaf, above) =
+            (SearchPlan::most_probes(most_slots(0)), SearchPlan::most_probes(most_slots(1)));
         leaf + (Self::most_levels(n) - 1) * above
     }
 }

@@ -44,8 +44,7 @@ impl<T> View<T> {
         let most = version.tree.entries;
         rows.try_reserve_exact(most).map_err(|_| OutOfMemory::of::<Slot<T>>(most))?;
         let garbage = Garbage::new(Kind::View, born, 0);
-        let mut view =
-            Self { made_of: (version.sequence, removals), rows: Vec::new(), garbage };
+        let mut view = Self { made_of: (version.sequence, removals), rows: Vec::new(), garbage };
         for found in version.tree.iter() {
             if !found.entry.is_removed() {
                 // By 1. the map holds the value of an entry that was live in this section.
