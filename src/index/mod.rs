@@ -296,10 +296,11 @@ impl<T> Index<T> {
             // Ordering [note_removal]: Release; pairs with Acquire in `view`.
             //   seen: the entry is seen to be removed.
             self.removals.fetch_add(1, edge::note_removal());
-            self.displace_view();
             publication_barrier();
             // SAFETY: (`Retired::add`) 1. `Item::remove` has just returned it.
             unsafe { retired.add(self, entry::Entry::garbage(entry)) };
+            // Behind the fence in that ([writer_displaces], which meets [viewer_looks]).
+            self.displace_view();
         }
     }
 
@@ -330,15 +331,19 @@ impl<T> Index<T> {
         // Ordering [show_view]: Release; pairs with Acquire above.
         //   failed: another thread put one there.
         if self.view.compare_exchange(cached, mine, edge::show_view(), edge::lost()).is_ok() {
+            // Ordering [viewer_looks]: SeqCst; meets [writer_displaces].
+            //   this fence first: whoever removes something finds this view in the cell;
+            //   this one second:  the removal is counted for the look below.
+            edge::viewer_looks();
             // SAFETY: (`retire_view`) 1. displaced by the exchange above.
             unsafe { self.retire_view(cached) };
+            // Whoever removed something meanwhile may have found the cell without this view.
+            if self.removals.load(edge::see_removals()) != removals {
+                self.displace_view();
+            }
         } else {
             // SAFETY: (`Shared::from_raw`) 1. from `into_raw` above.
             drop(unsafe { Shared::from_raw(mine) });
-        }
-        // Whoever removed something meanwhile may have found the cell without this view.
-        if self.removals.load(edge::see_removals()) != removals {
-            self.displace_view();
         }
         Ok(Some(view))
     }
