@@ -132,7 +132,7 @@ pub(crate) fn a_kept_snapshot_against_its_displacement() {
 /// snapshot is made, displaced and destroyed in.
 #[test]
 pub(crate) fn a_kept_snapshot_that_is_born_later_than_the_section() {
-    check("a_kept_snapshot_that_is_born_later_than_the_section", Some(2), || {
+    check("a_kept_snapshot_that_is_born_later_than_the_section", Some(3), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
         let code = [item(0x10, &drops)];
