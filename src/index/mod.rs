@@ -313,11 +313,17 @@ impl<T> Index<T> {
         // Ordering [see_removals]: Acquire; pairs with Release in `remove`.
         //   seen: so many entries are seen to be removed, so the view lacks them.
         let removals = self.removals.load(edge::see_removals());
-        let reading = self.enter();
+        // Both are loaded before the section looks at the era again: a view that is born in a later era than
+        // that of the section would not wait for it.
+        let (section, (raw, cached)) = self.eras.enter(|| {
+            // Ordering [read_published]: Acquire; as in `enter`.
+            let raw = self.published.load(edge::read_published());
+            // Ordering [see_view]: Acquire; pairs with Release below.
+            //   seen: the view is whole, and the era that it was born in is seen.
+            (raw, self.view.load(edge::see_view()))
+        });
+        let reading = Reading { section, raw };
         let Some(version) = reading.version() else { return Ok(None) };
-        // Ordering [see_view]: Acquire; pairs with Release below.
-        //   seen: the view is whole.
-        let cached = self.view.load(edge::see_view());
         // SAFETY: (`Shared::peek`) 1. null or a view; 2. its count is dropped when no reader can hold it
         // that entered before it was displaced.
         let view: Option<&View<T>> = unsafe { Shared::peek(cached) };
