@@ -186,7 +186,7 @@ fn a_lookup_while_one_owner_stays() {
 fn a_last_owner_that_stops_between_its_steps() {
     check("a_last_owner_that_stops_between_its_steps", Some(3), || {
         let map = Map::new();
-        let stopped = map.join().release().expect("the last owner");
+        let stopped = map.join().leave_and_stop().expect("the last owner");
         let joiner = thread::spawn({
             let map = map.clone();
             move || {
@@ -196,7 +196,7 @@ fn a_last_owner_that_stops_between_its_steps() {
             }
         });
         // It goes on, at any moment, and does the other's no harm.
-        map.map.remove_items(&mut [stopped]);
+        drop(map.map.remove([stopped]));
         let claim = joiner.join().unwrap();
         assert_eq!(map.owners(), Some(1));
         drop(claim);

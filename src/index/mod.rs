@@ -291,10 +291,11 @@ impl<T> Index<T> {
             // Ordering [note_removal]: Release; pairs with Acquire in `view`.
             //   seen: the entry is seen to be removed.
             self.removals.fetch_add(1, edge::note_removal());
-            self.displace_view();
             publication_barrier();
             // SAFETY: (`Retired::add`) 1. `Item::remove` has just returned it.
             unsafe { retired.add(self, entry::Entry::garbage(entry)) };
+            // Behind the fence in that ([writer_displaces], which meets [viewer_looks]).
+            self.displace_view();
         }
     }
 
@@ -307,11 +308,17 @@ impl<T> Index<T> {
         // Ordering [see_removals]: Acquire; pairs with Release in `remove`.
         //   seen: so many entries are seen to be removed, so the view lacks them.
         let removals = self.removals.load(edge::see_removals());
-        let reading = self.enter();
+        // Both are loaded before the section looks at the era again: a view that is born in a later era than
+        // that of the section would not wait for it.
+        let (section, (raw, cached)) = self.eras.enter(|| {
+            // Ordering [read_published]: Acquire; as in `enter`.
+            let raw = self.published.load(edge::read_published());
+            // Ordering [see_view]: Acquire; pairs with Release below.
+            //   seen: the view is whole, and the era that it was born in is seen.
+            (raw, self.view.load(edge::see_view()))
+        });
+        let reading = Reading { section, raw };
         let Some(version) = reading.version() else { return Ok(None) };
-        // Ordering [see_view]: Acquire; pairs with Release below.
-        //   seen: the view is whole.
-        let cached = self.view.load(edge::see_view());
         // SAFETY: (`Shared::peek`) 1. null or a view; 2. its count is dropped when no reader can hold it
         // that entered before it was displaced.
         let view: Option<&View<T>> = unsafe { Shared::peek(cached) };
@@ -325,15 +332,19 @@ impl<T> Index<T> {
         // Ordering [show_view]: Release; pairs with Acquire above.
         //   failed: another thread put one there.
         if self.view.compare_exchange(cached, mine, edge::show_view(), edge::lost()).is_ok() {
+            // Ordering [viewer_looks]: SeqCst; meets [writer_displaces].
+            //   this fence first: whoever removes something finds this view in the cell;
+            //   this one second:  the removal is counted for the look below.
+            edge::viewer_looks();
             // SAFETY: (`retire_view`) 1. displaced by the exchange above.
             unsafe { self.retire_view(cached) };
+            // Whoever removed something meanwhile may have found the cell without this view.
+            if self.removals.load(edge::see_removals()) != removals {
+                self.displace_view();
+            }
         } else {
             // SAFETY: (`Shared::from_raw`) 1. from `into_raw` above.
             drop(unsafe { Shared::from_raw(mine) });
-        }
-        // Whoever removed something meanwhile may have found the cell without this view.
-        if self.removals.load(edge::see_removals()) != removals {
-            self.displace_view();
         }
         Ok(Some(view))
     }

@@ -136,6 +136,9 @@ impl<T> Index<T> {
         let advanced = current.era.try_advance();
         let epoch = current.era.epoch();
         for sort in Sort::ALL {
+            // Nothing waits for the current era. What waited for an era before it on the same object, and
+            // was not taken when that one drained, is not to wait for this one.
+            self.settle(current.era, sort, current.era.waiting(sort).take(), None);
             // What was displaced three epochs ago: its number is this one's plus one, modulo four.
             let limbo = current.era.limbo(sort, epoch + 1);
             let taken = limbo.take();
