@@ -294,8 +294,12 @@ impl<T> Index<T> {
             publication_barrier();
             // SAFETY: (`Retired::add`) 1. `Item::remove` has just returned it.
             unsafe { retired.add(self, entry::Entry::garbage(entry)) };
-            // Behind the fence in that ([writer_displaces], which meets [viewer_looks]).
-            self.displace_view();
+            // Behind the fence in that ([writer_displaces], which meets [viewer_looks]): who waits for the
+            // entry waits for the view, too, which may hold the value.
+            if let Some(view) = self.displace_view() {
+                // SAFETY: (`Retired::add`) 1. taken out by an exchange, with its count.
+                unsafe { retired.add(self, view::View::garbage(view)) };
+            }
         }
     }
 
@@ -340,7 +344,9 @@ impl<T> Index<T> {
             unsafe { self.retire_view(cached) };
             // Whoever removed something meanwhile may have found the cell without this view.
             if self.removals.load(edge::see_removals()) != removals {
-                self.displace_view();
+                let view = self.displace_view().unwrap_or(ptr::null_mut());
+                // SAFETY: (`retire_view`) 1. taken out by the call above.
+                unsafe { self.retire_view(view) };
             }
         } else {
             // SAFETY: (`Shared::from_raw`) 1. from `into_raw` above.

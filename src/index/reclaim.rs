@@ -106,14 +106,14 @@ impl<T> Index<T> {
         }
     }
 
-    /// Takes out the view that shows what is removed.
-    pub(super) fn displace_view(&self) {
-        if !self.view.load(edge::lost()).is_null() {
-            // Ordering [see_view]: Acquire; as in `view`.
-            let view = self.view.swap(ptr::null_mut(), edge::see_view());
-            // SAFETY: (`retire_view`) 1. by the exchange above.
-            unsafe { self.retire_view(view) };
+    /// Takes the view out of the cell, with its count.
+    pub(super) fn displace_view(&self) -> Option<*mut Block<View<T>>> {
+        if self.view.load(edge::lost()).is_null() {
+            return None;
         }
+        // Ordering [see_view]: Acquire; as in `view`.
+        let view = self.view.swap(ptr::null_mut(), edge::see_view());
+        (!view.is_null()).then_some(view)
     }
 
     /// What follows operation number `number` of a caller who may allocate, or not: now and then a step of

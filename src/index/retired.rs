@@ -24,12 +24,12 @@ impl Retired {
         self.chains.iter().all(Chain::is_empty)
     }
 
-    /// Adds a value that the map holds.
+    /// Adds a value that the map holds, or a view.
     ///
     /// # Safety
     ///
-    /// 1. `garbage` is of an entry that was removed by an exchange just before, by the caller, and that hold
-    ///    is the caller's to give away.
+    /// 1. `garbage` is of an entry that was removed by an exchange just before, or of a view that was taken out
+    ///    of its cell, by the caller; and that hold is the caller's to give away.
     pub(super) unsafe fn add<T>(&mut self, index: &Index<T>, garbage: *mut Garbage) {
         // SAFETY: (`Chain::push`) 1. by 1. it is alive until it is released.
         unsafe { self.chains[Sort::Values as usize].push(garbage) };
