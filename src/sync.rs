@@ -105,8 +105,8 @@ pub(crate) const FREE_PER_SIZE: usize = 8;
 
 /// One in so many registrations (and removals) makes a step of reclamation. An advance is a look at all
 /// shards, which takes from readers the cache lines that they count on; what is freed at a time is no
-/// more than an allocator keeps at hand (glibc's threads keep seven blocks of each size).
-pub(crate) const OPERATIONS_PER_TEND: u64 = 6;
+/// more than what an allocator and the free list keep at hand.
+pub(crate) const OPERATIONS_PER_TEND: u64 = 8;
 /// So many objects of ended eras are looked at in such a step.
 pub(crate) const ENDED_PER_TEND: usize = 4;
 /// When so many bytes of garbage wait in an era and its epoch cannot advance, a new era begins. It is what a
@@ -116,6 +116,9 @@ pub(crate) const ERA_BYTES: u64 = 256 << 10;
 pub(crate) const RECLAIM_ADVANCES: u32 = 8;
 /// and gives up when it could not so many times.
 pub(crate) const RECLAIM_PATIENCE: u32 = 3;
+/// A registration compacts when there are so many tombstones more than a quarter of all ranges: where there
+/// are few ranges, it would have to do so all the time.
+pub(crate) const TOMBSTONES_LEFT: u64 = 16;
 /// Batches of so many ranges keep what they made when another write comes first.
 pub(crate) const REBASE_FROM: usize = 64;
 

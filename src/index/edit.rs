@@ -75,6 +75,8 @@ pub(crate) struct Edit<'f, T> {
     pub(super) displaced_by_others: Vec<*mut Node<T>>,
     /// What was added last.
     last_added: Option<CodeRange>,
+    /// Whether one range is added to a leaf that was full.
+    pub(super) was_full: bool,
 }
 
 /// The slots of one node to be, before it is known whether they fit one. Room for a full node, and
@@ -128,6 +130,7 @@ impl<'f, T> Edit<'f, T> {
             omitted: SmallVec::new(),
             displaced_by_others: Vec::new(),
             last_added: None,
+            was_full: false,
         }
     }
 
@@ -368,7 +371,10 @@ impl<'f, T> Edit<'f, T> {
         if slots.is_empty() {
             return Ok(());
         }
-        if slots.len() <= most_slots(height) {
+        // A leaf that was full gets room, or the next few ranges would each rewrite it.
+        let most = most_slots(height);
+        let most = if height == 0 && self.was_full { most - most / 4 } else { most };
+        if slots.len() <= most {
             let node = self.make(slots, height)?;
             return Ok(push(out, node)?);
         }
@@ -381,7 +387,8 @@ impl<'f, T> Edit<'f, T> {
         let len = slots.len();
         let at = best_cut(slots);
         let both_fit = at.min(len - at) >= fewest_slots(height);
-        if len > most_slots(height) || both_fit && is_torn(slots, at) {
+        let is_divided = self.was_full && height == 0 && len > most_slots(0) - most_slots(0) / 4;
+        if len > most_slots(height) || both_fit && (is_divided || is_torn(slots, at)) {
             let (low, high) = slots.split_at(at);
             self.divide(low, height, out)?;
             return self.divide(high, height, out);

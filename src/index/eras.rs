@@ -33,8 +33,8 @@ use crate::sync::{
 };
 use core::ptr;
 
-/// Objects beside the first are allocated in chunks of 1, 2, 4, .. objects.
-const CHUNKS: usize = 12;
+/// Objects beside the first two are allocated in chunks of 2, 4, 8, .. objects.
+const CHUNKS: usize = 11;
 
 /// How often a reader enters anew before it counts itself in everywhere.
 const TRIES: usize = 2;
@@ -93,6 +93,8 @@ impl Current<'_> {
 pub(crate) struct Eras {
     word: AtomicU64,
     first: Era,
+    /// So that the first era which must end does not need memory, and a map that is not used takes none.
+    second: Era,
     chunks: [AtomicPtr<Era>; CHUNKS],
     /// The process that the current era began in, as `fork_generation` says; 0 before the first write.
     generation: AtomicUsize,
@@ -108,6 +110,7 @@ impl Eras {
             Self {
                 word: AtomicU64::new(Word::new(1, 0).0),
                 first: Era::new(State::Active(1)),
+                second: Era::new(State::Free(0)),
                 chunks: filled!(AtomicPtr::new(ptr::null_mut()); CHUNKS),
                 generation: AtomicUsize::new(0),
                 first_of_process: Statistic::new(0),
@@ -129,10 +132,11 @@ impl Eras {
     /// Signal-safe: follows a pointer.
     #[inline(always)]
     fn object(&self, index: usize) -> Option<&Era> {
-        if index == 0 {
-            return Some(&self.first);
+        if index < 2 {
+            return Some(if index == 0 { &self.first } else { &self.second });
         }
-        let chunk = index.ilog2();
+        // Chunk 0 begins with object 2, chunk 1 with object 4.
+        let chunk = index.ilog2().wrapping_sub(1);
         // Ordering [installed]: Acquire; pairs with Release in `grow`.
         //   seen:     the objects of the chunk are whole;
         //   not seen: no word that this thread saw names one of them.
@@ -141,7 +145,7 @@ impl Eras {
             return None;
         }
         // SAFETY: a chunk holds as many objects as the index of its first one.
-        let object = unsafe { objects.add(index.wrapping_sub(1 << chunk)) };
+        let object = unsafe { objects.add(index.wrapping_sub(2 << chunk)) };
         // SAFETY: made by `grow`, whole by [installed], and freed by `drop` only.
         Some(unsafe { &*object })
     }
@@ -158,7 +162,7 @@ impl Eras {
     /// How many objects exist: those with lower indices. Signal-safe.
     fn objects(&self) -> usize {
         let chunks = self.chunks.iter().take_while(|chunk| !chunk.load(edge::installed()).is_null());
-        1_usize.wrapping_shl(chunks.count() as u32)
+        2_usize.wrapping_shl(chunks.count() as u32)
     }
 
     /// All objects that exist.
@@ -354,7 +358,9 @@ impl Eras {
             let object = self.object(index).filter(|_| index != word.index())?;
             let state = object.state();
             let is_free = match state {
-                State::Free(_) => true,
+                // (Not if its number is higher: then the word that this thread saw is an old one, and the
+                // numbers of an object only grow.)
+                State::Free(number) => number < next,
                 // Whoever claimed it came too late, for that era is here, and elsewhere: an era that has
                 // ended is active or drained.
                 State::Claimed(number) => number < next,
@@ -368,10 +374,10 @@ impl Eras {
     /// Adds objects. Lock-free, but for the allocator.
     fn grow(&self) -> Result<(), OutOfMemory> {
         let objects = self.objects();
-        let chunk = self.chunks.get(objects.ilog2() as usize).ok_or(OutOfMemory { bytes: 0 })?;
+        let chunk = (objects / 2).ilog2() as usize;
+        let chunk = self.chunks.get(chunk).ok_or(OutOfMemory::of::<Era>(objects))?;
         let mut made = Vec::new();
-        let bytes = objects * size_of::<Era>();
-        made.try_reserve_exact(objects).map_err(|_| OutOfMemory { bytes })?;
+        made.try_reserve_exact(objects).map_err(|_| OutOfMemory::of::<Era>(objects))?;
         made.extend((0..objects).map(|_| Era::new(State::Free(0))));
         let made = Box::into_raw(made.into_boxed_slice());
         // Ordering [install]: Release; pairs with Acquire in `object`.
@@ -383,11 +389,6 @@ impl Eras {
             drop(unsafe { Box::from_raw(made) });
         }
         Ok(())
-    }
-
-    /// Sees to it that a second object exists, for the first era that has to end when memory is short.
-    pub(crate) fn keep_a_spare(&self) -> Result<(), OutOfMemory> {
-        if self.objects() == 1 { self.grow() } else { Ok(()) }
     }
 
     /// Begins an era if this process was forked since the last call.
@@ -406,7 +407,7 @@ impl Eras {
                 // After the generation: an era that begins behind that is one of this process.
                 let current = self.current();
                 if !self.begin(&current, may_allocate) {
-                    return Err(OutOfMemory { bytes: self.objects() * size_of::<Era>() });
+                    return Err(OutOfMemory::of::<Era>(self.objects()));
                 }
                 self.first_of_process.fetch_max(current.number() + 1, edge::statistic());
             }
@@ -422,7 +423,7 @@ impl Drop for Eras {
         for (chunk, objects) in self.chunks.iter().enumerate() {
             let objects = objects.load(edge::installed());
             if !objects.is_null() {
-                let objects = ptr::slice_from_raw_parts_mut(objects, 1 << chunk);
+                let objects = ptr::slice_from_raw_parts_mut(objects, 2 << chunk);
                 // SAFETY: from `Box::into_raw` in `grow`, with this length; no section is left, for each
                 // borrows `self`.
                 drop(unsafe { Box::from_raw(objects) });

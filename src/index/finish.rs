@@ -35,15 +35,13 @@ impl<T> Drop for Index<T> {
             }
         }
         let published = self.published.load(edge::read_published());
-        if published.is_null() {
-            return;
-        }
-        // SAFETY: from `Box::into_raw` in `Index::publish`, and published last.
-        let version: Box<Version<T>> = unsafe { Box::from_raw(published) };
-        if !version.tree.root.is_nothing() {
+        // SAFETY: (`Version::peek`) 1. published last.
+        if unsafe { Version::peek(published) }.is_some() {
+            // SAFETY: a version, so from `Box::into_raw` in `Index::publish`.
+            let version: Box<Version<T>> = unsafe { Box::from_raw(published) };
             self.finish_node(&version, &version.tree.root, version.tree.height, &mut panics);
+            dispose(version);
         }
-        dispose(version);
         panics.resume();
     }
 }

@@ -49,7 +49,7 @@ pub(crate) mod version;
 pub(crate) mod view;
 
 use crate::sync::{
-    AtomicPtr, AtomicU64, REBASE_FROM, Statistic, const_fn, edge, publication_barrier, unique_number,
+    AtomicPtr, AtomicU64, REBASE_FROM, Statistic, TOMBSTONES_LEFT, const_fn, edge, publication_barrier, unique_number,
 };
 use address_range::{CodeRange, Pc};
 use core::ptr;
@@ -94,7 +94,7 @@ pub(crate) struct MapId(u64);
 /// The index of one map.
 #[repr(C, align(128))] // what a lookup reads first, the epoch included, stands on one cache line
 pub(crate) struct Index<T> {
-    /// What handlers read: null before the first write.
+    /// What handlers read: see [`Version::empty`] for when there is nothing.
     published: AtomicPtr<Version<T>>,
     pub(crate) eras: Eras,
     /// How many entries were removed so far, and how many of them were left out of a version.
@@ -106,7 +106,7 @@ pub(crate) struct Index<T> {
     view: AtomicPtr<Block<View<T>>>,
     /// Values that no reader can hold any more, and their number.
     due: Limbo,
-    /// How many values the map has let go of, and how many pieces of garbage were freed.
+    /// How many values the map has let go of, and how many pieces of memory were freed.
     releases: Statistic,
     freed: Statistic,
     free_list: FreeList,
@@ -120,16 +120,14 @@ pub(crate) struct Reading<'a, T> {
 }
 
 impl<T> Reading<'_, T> {
-    /// The version (`None`: nothing was ever written).
+    /// The version (`None`: there is no range in it).
     ///
     /// Signal-safe: follows a pointer.
     #[inline(always)]
     pub(crate) fn version(&self) -> Option<&Version<T>> {
-        // SAFETY: null or a version, read from the published pointer in this section, which keeps it
+        // SAFETY: (`Version::peek`) 1. read from the published pointer in this section, which keeps it
         // from being freed.
-        let version = unsafe { self.raw.as_ref() }?;
-        version.life.read();
-        Some(version)
+        unsafe { Version::peek(self.raw) }
     }
 
     /// The registered range that contains `pc`, and its value.
@@ -152,7 +150,8 @@ impl<T> Reading<'_, T> {
     }
 
     fn sequence(&self) -> u64 {
-        self.version().map_or(0, |version| version.sequence)
+        // SAFETY: (`Version::sequence_of`) 1. as in `version`.
+        unsafe { Version::sequence_of(self.raw) }
     }
 }
 
@@ -166,7 +165,7 @@ impl<T> Index<T> {
     const_fn! {
         pub(crate) fn new() -> Self {
             Self {
-                published: AtomicPtr::new(ptr::null_mut()),
+                published: AtomicPtr::new(Version::empty(0)),
                 eras: Eras::new(),
                 removals: AtomicU64::new(0),
                 omissions: Statistic::new(0),
@@ -199,7 +198,6 @@ impl<T> Index<T> {
     /// Lock-free: an attempt fails only when another thread published. Destructors do not run.
     pub(crate) fn insert(&self, items: &[Item<T>], slots: &[Slot<T>]) -> Result<u64, Refusal> {
         self.eras.follow_fork(true)?;
-        self.eras.keep_a_spare()?;
         let reading = self.enter();
         let born = reading.section.era();
         let in_map = || items.iter().filter(|item| !item.range.is_empty());
@@ -211,7 +209,7 @@ impl<T> Index<T> {
         // Also when it was refused: what is in the way is found when the caller is told.
         publication_barrier();
         let Published { sequence, entries } = inserted?;
-        if self.has_many_tombstones(entries) {
+        if self.has_many_tombstones(entries, TOMBSTONES_LEFT) {
             self.compact();
         }
         self.tend(sequence, true);
@@ -228,22 +226,19 @@ impl<T> Index<T> {
         let mark = if is_large { BATCH | unique_number() } else { WRITE | reading.sequence() };
         let mut edit = self.edit(&reading, mark);
         edit.apply(change)?;
-        loop {
-            match self.publish(reading, edit)? {
-                Ok(published) => return Ok(published),
-                Err((lost, its_edit)) => {
-                    let newer = self.enter();
-                    edit = its_edit;
-                    if is_large {
-                        edit.rebase(&lost.tree(), &newer.tree())?;
-                    } else {
-                        edit = self.edit(&newer, WRITE | newer.sequence());
-                        edit.apply(change)?;
-                    }
-                    reading = newer;
-                }
+        while !self.publish(&reading, &mut edit)? {
+            let newer = self.enter();
+            if is_large {
+                edit.rebase(&reading.tree(), &newer.tree())?;
+            } else {
+                edit = self.edit(&newer, WRITE | newer.sequence());
+                edit.apply(change)?;
             }
+            reading = newer;
         }
+        let published = Published { sequence: reading.sequence() + 1, entries: edit.tree.entries };
+        self.retire_displaced(reading, edit);
+        Ok(published)
     }
 
     /// A write that begins with what was read. No node that it finds has its mark.
@@ -252,34 +247,31 @@ impl<T> Index<T> {
         Edit::new(reading.tree(), maker)
     }
 
-    /// Publishes the tree of `edit` in the place of what was read. If another thread published first,
-    /// both come back.
-    #[expect(clippy::type_complexity, reason = "refused, lost, or done")]
-    fn publish<'i>(
-        &'i self,
-        reading: Reading<'i, T>,
-        mut edit: Edit<'i, T>,
-    ) -> Result<Result<Published, (Reading<'i, T>, Edit<'i, T>)>, OutOfMemory> {
+    /// Publishes the tree of `edit` in the place of what was read, unless another thread published first;
+    /// says whether it did. Then the caller goes on with [`Index::retire_displaced`].
+    fn publish(&self, reading: &Reading<'_, T>, edit: &mut Edit<'_, T>) -> Result<bool, OutOfMemory> {
         let sequence = reading.sequence() + 1;
-        let version = Version::try_new(edit.tree, sequence, reading.section.era())?;
-        let (displaced, version) = (reading.raw, Box::into_raw(version));
+        let is_empty = edit.tree.root.is_nothing();
+        let version = match is_empty {
+            true => Version::empty(sequence),
+            false => {
+                Box::into_raw(Version::try_new(edit.tree, sequence, reading.section.era())?)
+            }
+        };
         // Ordering [publish]: Release; pairs with Acquire in `enter`.
         //   seen:     the whole version is visible;
         //   not seen: readers find the previous one, and count against its displacement;
         //   failed:   another thread published.
         // The old version was published in this section, so its address is not that of another.
         let published =
-            self.published.compare_exchange(displaced, version, edge::publish(), edge::lost());
-        if published.is_err() {
+            self.published.compare_exchange(reading.raw, version, edge::publish(), edge::lost());
+        if published.is_ok() {
+            edit.keep();
+        } else if !is_empty {
             // SAFETY: from `Box::into_raw` above, and handed to nobody.
             drop(unsafe { Box::from_raw(version) });
-            return Ok(Err((reading, edit)));
         }
-        edit.keep();
-        drop(reading);
-        // SAFETY: (`retire_displaced`) 1. displaced by the exchange above.
-        unsafe { self.retire_displaced(displaced, &edit) };
-        Ok(Ok(Published { sequence, entries: edit.tree.entries }))
+        Ok(published.is_ok())
     }
 
     /// Makes an entry invisible, at once and for all lookups. What the map holds of it comes back, to be
@@ -303,7 +295,7 @@ impl<T> Index<T> {
         }
     }
 
-    /// An owned view of the map (`None`: nothing was ever written). What is removed while it is made may
+    /// An owned view of the map (`None`: there is nothing in it). What is removed while it is made may
     /// be in it or not, one by one.
     ///
     /// Lock-free: it goes on when another thread changed the map. O(n), or constant if nothing has

@@ -12,7 +12,7 @@
 //! Values are kept apart from memory. A registration frees memory only, and puts values that are due where
 //! the next call finds them that may run destructors.
 
-use super::Index;
+use super::{Index, Reading};
 use super::edit::Edit;
 use super::entry::Entry;
 use super::era::{Era, Sort, State};
@@ -50,21 +50,21 @@ pub(crate) struct Held {
 }
 
 impl<T> Index<T> {
-    /// Retires a version, and what its successor lacks.
-    ///
-    /// # Safety
-    ///
-    /// 1. `displaced` is null, or was displaced just before by the exchange that published the tree of
-    ///    `edit`, by this thread.
-    pub(super) unsafe fn retire_displaced(&self, displaced: *mut Version<T>, edit: &Edit<'_, T>) {
+    /// Retires the version that was read, and what its successor lacks: this thread has displaced it just
+    /// before, by publishing the tree of `edit`.
+    pub(super) fn retire_displaced(&self, reading: Reading<'_, T>, edit: Edit<'_, T>) {
+        let displaced = reading.raw;
+        // (Nobody else frees it.)
+        drop(reading);
         let mut chain = Chain::empty();
         let (mut items, mut bytes) = (0, 0);
         let mut add = |garbage: *mut Garbage, size: usize| {
-            // SAFETY: (`Chain::push`) 1. by 1. nobody else retires it, and it lives until it is freed.
+            // SAFETY: (`Chain::push`) 1. nobody else retires it, and it lives until it is freed.
             unsafe { chain.push(garbage) };
             (items, bytes) = (items + 1, bytes + size as u64);
         };
-        if !displaced.is_null() {
+        // SAFETY: (`Version::peek`) 1. not retired yet.
+        if unsafe { Version::peek(displaced) }.is_some() {
             add(Version::garbage(displaced), size_of::<Version<T>>());
         }
         for &node in &edit.replaced {
@@ -77,7 +77,9 @@ impl<T> Index<T> {
                 add(Entry::garbage(entry), size_of::<Entry<T>>());
             }
         }
-        self.omissions.fetch_add(edit.omitted.len() as u64, edge::statistic());
+        if !edit.omitted.is_empty() {
+            self.omissions.fetch_add(edit.omitted.len() as u64, edge::statistic());
+        }
         self.retire(Sort::Memory, chain, items, bytes);
     }
 
@@ -178,7 +180,9 @@ impl<T> Index<T> {
     /// older era holds it; the rest is left to those eras. Values become due.
     fn settle(&self, source: &Era, sort: Sort, chain: Chain, displaced: Option<u64>) {
         let (due, _) = self.free_due(source, sort, chain, displaced, |_| false);
-        self.due.push(due);
+        if !due.is_empty() {
+            self.due.push(due);
+        }
     }
 
     /// As `settle`: gives the values that are due; and what is held by eras that the caller `keeps` waiting
@@ -222,8 +226,10 @@ impl<T> Index<T> {
                 unsafe { due.push(garbage) };
             }
         }
-        source.forget(items, bytes);
-        self.freed.fetch_add(items, edge::statistic());
+        if items != 0 {
+            source.forget(items, bytes);
+            self.freed.fetch_add(items, edge::statistic());
+        }
         (due, kept)
     }
 
@@ -287,29 +293,29 @@ impl<T> Index<T> {
     /// same, and then the panic goes on.
     pub(super) fn destroy(&self, mut values: Chain) {
         let mut panics = Panics::none();
+        let (mut blocks, mut count, mut releases) = (Chain::empty(), 0, 0);
         while let Some(garbage) = values.pop() {
-            panics.contain(|| self.destroy_one(garbage));
+            // SAFETY: alive: it was in the chain.
+            if unsafe { &*garbage }.kind() == Kind::View {
+                let view = View::of_garbage(garbage);
+                // SAFETY: (`Shared::from_raw`) 1. the count that the cell had.
+                panics.contain(|| drop(unsafe { Shared::<View<T>>::from_raw(view) }));
+                continue;
+            }
+            releases += 1;
+            let retire = |block: *mut Garbage| {
+                count += 1;
+                // SAFETY: (`Chain::push`) 1. the caller's to retire.
+                unsafe { blocks.push(block) };
+            };
+            // SAFETY: (`Entry::release`) 1. from `Item::remove`, by way of the lists; no reader can hold it.
+            panics.contain(|| unsafe { Entry::<T>::release(Entry::of_garbage(garbage), retire) });
+        }
+        self.releases.fetch_add(releases, edge::statistic());
+        if !blocks.is_empty() {
+            self.retire(Sort::Memory, blocks, count, count * size_of::<Entry<T>>() as u64);
         }
         panics.resume();
-    }
-
-    fn destroy_one(&self, garbage: *mut Garbage) {
-        self.freed.fetch_add(1, edge::statistic());
-        // SAFETY: alive: the caller has it in its hands.
-        if unsafe { &*garbage }.kind() == Kind::View {
-            // SAFETY: (`Shared::from_raw`) 1. the count that the cell had.
-            drop(unsafe { Shared::<View<T>>::from_raw(View::of_garbage(garbage)) });
-            return;
-        }
-        self.releases.fetch_add(1, edge::statistic());
-        let retire = |block: *mut Garbage| {
-            let mut chain = Chain::empty();
-            // SAFETY: (`Chain::push`) 1. the caller's to retire.
-            unsafe { chain.push(block) };
-            self.retire(Sort::Memory, chain, 1, size_of::<Entry<T>>() as u64);
-        };
-        // SAFETY: (`Entry::release`) 1. from `Item::remove`, by way of the lists; no reader can hold it.
-        unsafe { Entry::<T>::release(Entry::of_garbage(garbage), retire) };
     }
 
     /// Destroys the values that are due. If a destructor calls this, that call leaves it to this one: no
@@ -325,7 +331,7 @@ impl<T> Index<T> {
     pub(crate) fn reclaim(&self) {
         // If there is no memory, the era stays the old one, and removed slots stay.
         let _ = self.eras.follow_fork(true);
-        while self.has_many_tombstones(self.enter().tree().entries) && self.compact() {}
+        while self.has_many_tombstones(self.enter().tree().entries, 0) && self.compact() {}
         let mut patience = RECLAIM_PATIENCE;
         for _ in 0..RECLAIM_ADVANCES {
             let current = self.eras.current();
@@ -350,11 +356,12 @@ impl<T> Index<T> {
 
     /// What is retired and not freed. Wait-free.
     pub(crate) fn backlog(&self) -> Backlog {
-        let values = self.removals().saturating_sub(self.releases.load(edge::statistic()));
+        let releases = self.releases.load(edge::statistic());
+        let values = self.removals().saturating_sub(releases);
         let mut backlog = Backlog {
             items: values,
             bytes: 0,
-            freed: self.freed.load(edge::statistic()),
+            freed: self.freed.load(edge::statistic()) + releases,
             oldest: self.due.since(),
         };
         for era in self.eras.iter() {

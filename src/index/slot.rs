@@ -121,7 +121,7 @@ impl<T> Copy for Packed<T> {}
 impl<T> Packed<T> {
     /// Whether all of a leaf can be packed that starts at `base` and ends at `end`.
     pub(super) fn fits(base: usize, end: usize) -> bool {
-        u32::try_from(end - base).is_ok()
+        u32::try_from(end.wrapping_sub(base)).is_ok()
     }
 
     /// A slot of a leaf that starts at `base`, and [`fits`](Packed::fits).

@@ -55,7 +55,8 @@ impl<T> Edit<'_, T> {
             in_its_place = Some(next);
             behind += 1;
         }
-        if in_its_place.is_none() && slots.len() == most_slots(0) {
+        self.was_full = in_its_place.is_none() && slots.len() == most_slots(0);
+        if self.was_full {
             return Ok(None);
         }
         for (above, _) in &path {

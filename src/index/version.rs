@@ -5,6 +5,7 @@ use super::tree::Tree;
 use super::try_box::{OutOfMemory, try_box_with};
 use crate::sync::Liveness;
 use core::mem::offset_of;
+use core::ptr;
 
 /// What the published pointer leads to.
 #[repr(C)] // what a lookup reads comes first
@@ -25,6 +26,40 @@ impl<T> Version<T> {
     ) -> Result<Box<Self>, OutOfMemory> {
         let garbage = Garbage::new(Kind::Version, born, 0);
         try_box_with(|| Self { tree, sequence, life: Liveness::new(), garbage })
+    }
+
+    /// Stands for a version without ranges, so that an empty map takes no memory: a pointer to nothing, which
+    /// carries the number.
+    pub(super) const fn empty(sequence: u64) -> *mut Self {
+        ptr::without_provenance_mut((sequence as usize) << 1 | 1)
+    }
+
+    /// The version, if that is one.
+    ///
+    /// Signal-safe: follows a pointer.
+    ///
+    /// # Safety
+    ///
+    /// 1. `raw` is from `empty`, or a version that is alive throughout `'a`.
+    #[inline(always)]
+    pub(super) unsafe fn peek<'a>(raw: *mut Self) -> Option<&'a Self> {
+        if raw.addr() & 1 != 0 {
+            return None;
+        }
+        // SAFETY: by 1. alive.
+        let version = unsafe { &*raw };
+        version.life.read();
+        Some(version)
+    }
+
+    /// The number of such a version or stand-in.
+    ///
+    /// # Safety
+    ///
+    /// 1. As for `peek`.
+    pub(super) unsafe fn sequence_of(raw: *mut Self) -> u64 {
+        // SAFETY: (`Version::peek`) 1. by 1.
+        unsafe { Self::peek(raw) }.map_or((raw.addr() >> 1) as u64, |version| version.sequence)
     }
 
     /// Its header.
