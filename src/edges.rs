@@ -68,6 +68,7 @@ fences_behind_exchange! {
     parker_looks = SeqCst; // meets [drainer_looks]
     drainer_looks = SeqCst; // meets [parker_looks]
     viewer_looks = SeqCst; // meets [writer_displaces]
+    follower_looks = SeqCst; // meets itself
 }
 
 fences! {

@@ -119,8 +119,12 @@ pub(crate) const RECLAIM_PATIENCE: u32 = 3;
 /// A registration compacts when there are so many tombstones more than a quarter of all ranges: where there
 /// are few ranges, it would have to do so all the time.
 pub(crate) const TOMBSTONES_LEFT: u64 = 16;
+/// It looks for them among so many ranges: some leaves.
+pub(crate) const SLOTS_PER_COMPACTION: usize = 512;
 /// Batches of so many ranges keep what they made when another write comes first.
 pub(crate) const REBASE_FROM: usize = 64;
+/// So does any write that was lost so many times.
+pub(crate) const LOSSES: u32 = 3;
 
 /// A number that differs between threads, for choosing a shard: the address of a local variable.
 ///

@@ -175,7 +175,10 @@ fn measure_compactions(layout: &Layout, map: &Map, code: &mut Vec<Registration<'
     }
     let after = map.stats();
     let publications = after.publications - before.publications;
-    println!("  {publications} publications; removed {}, and {} after", before.removed, after.removed);
+    println!(
+        "  {publications} publications; removed {}, and {} after",
+        before.removed, after.removed
+    );
     assert!(publications > cost.writes as u64, "some of them compacted");
     cost.check(layout, "compacts", n, 2);
     without_asking("registrations", || added.into_iter().for_each(drop));
@@ -221,7 +224,8 @@ fn removing_and_waiting_ask_for_no_memory() {
         let mut code = map.register_all((0..N).map(|i| (range(i), ()))).expect("free");
         // A reader inside keeps the epoch from advancing, every other time.
         let reader = (round % 2 == 1).then(|| map.enter());
-        let held: Vec<_> = (0..200).map(|i| map.register(range(N + i), ()).expect("free")).collect();
+        let held: Vec<_> =
+            (0..200).map(|i| map.register(range(N + i), ()).expect("free")).collect();
         let mut take = || code.pop().expect("there");
         let (one, two, three) = (take(), take(), take());
         let key = take().into_key();

@@ -129,7 +129,8 @@ impl World {
         let tag = self.eras.tag_behind_exchange();
         self.drain();
         self.advance(3);
-        let thing = self.things.iter().position(|thing| ptr::eq(thing, displaced)).expect("one of them");
+        let thing =
+            self.things.iter().position(|thing| ptr::eq(thing, displaced)).expect("one of them");
         self.free(thing, 1, &tag);
     }
 
@@ -268,7 +269,8 @@ pub(crate) fn a_writer_against_a_change_of_era() {
     check("a_writer_against_a_change_of_era", Some(3), || {
         let world = World::new();
         let writer = spawn(&world, |world| {
-            let (section, before) = world.eras.enter(|| world.published.load(edge::read_published()));
+            let (section, before) =
+                world.eras.enter(|| world.published.load(edge::read_published()));
             let won = world.exchange(before, 1);
             // SAFETY: the things live as long as the world.
             unsafe { &*before }.read();

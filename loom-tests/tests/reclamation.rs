@@ -11,7 +11,9 @@ use loom::thread;
 use std::alloc::Layout;
 
 /// An index with one range, and what it takes to remove it.
-fn one_range(drops: &std::sync::Arc<Drops>) -> (Arc<Index<Value>>, [crate::index::entry::Item<Value>; 1]) {
+fn one_range(
+    drops: &std::sync::Arc<Drops>,
+) -> (Arc<Index<Value>>, [crate::index::entry::Item<Value>; 1]) {
     let index = Arc::new(Index::new());
     let code = [item(0x10, drops)];
     index.insert_items(&code).expect("nothing in the way");
@@ -141,7 +143,9 @@ pub(crate) fn garbage_of_a_thread_that_ended() {
                 code[0].value().assert_of(code[0].range);
                 index.remove_items(&code);
                 drop(code);
-                index.insert_items(&[item(0x20, &drops), item(0x30, &drops)]).expect("nothing in the way");
+                index
+                    .insert_items(&[item(0x20, &drops), item(0x30, &drops)])
+                    .expect("nothing in the way");
             }
         });
         (0..4).for_each(|_| step(&index));

@@ -67,8 +67,8 @@ pub(crate) struct Edit<'f, T> {
     pub(super) maker: Maker<'f>,
     /// Nodes that were made, and those of them that were replaced again. (Room for a write that touches
     /// one node of each height.)
-    made: SmallVec<[*mut Node<T>; 4]>,
-    unmade: SmallVec<[*mut Node<T>; 4]>,
+    pub(super) made: Listed<*mut Node<T>>,
+    pub(super) unmade: SmallVec<[*mut Node<T>; 4]>,
     /// Nodes and entries that the version it begins with has, and the tree lacks.
     pub(super) replaced: Listed<*mut Node<T>>,
     pub(super) omitted: Listed<*mut Entry<T>>,
@@ -123,7 +123,7 @@ impl<'f, T> Edit<'f, T> {
         Self {
             tree,
             maker,
-            made: SmallVec::new(),
+            made: Listed::new(),
             unmade: SmallVec::new(),
             replaced: Listed::new(),
             omitted: Listed::new(),
@@ -157,8 +157,14 @@ impl<'f, T> Edit<'f, T> {
 
     /// The write is published: what was made belongs to the version, but what was replaced again.
     pub(crate) fn keep(&mut self) {
+        self.discard_unmade();
         self.made.clear();
+    }
+
+    /// Frees what was made and is not in the tree any more.
+    pub(super) fn discard_unmade(&mut self) {
         for node in self.unmade.drain(..) {
+            self.made.take_out(node);
             // SAFETY: (`Node::discard`) 1. made here, in no tree, and in no other list any more.
             unsafe { Node::discard(node, self.maker.free_list) };
         }
@@ -401,7 +407,7 @@ impl<'f, T> Edit<'f, T> {
 
     /// Notes a node that was made.
     pub(super) fn note_made(&mut self, slot: Slot<T>) -> Result<Slot<T>, Refusal> {
-        if let Err(error) = push(&mut self.made, slot.node()) {
+        if let Err(error) = self.made.push(slot.node()) {
             // SAFETY: (`Node::discard`) 1. made just now.
             unsafe { Node::discard(slot.node(), self.maker.free_list) };
             return Err(error.into());
@@ -423,7 +429,7 @@ impl<'f, T> Edit<'f, T> {
 
 impl<T> Drop for Edit<'_, T> {
     fn drop(&mut self) {
-        for node in self.made.drain(..) {
+        for node in self.made.iter() {
             // SAFETY: (`Node::discard`) 1. made here, and never published.
             unsafe { Node::discard(node, self.maker.free_list) };
         }

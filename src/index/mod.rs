@@ -49,8 +49,8 @@ pub(crate) mod version;
 pub(crate) mod view;
 
 use crate::sync::{
-    AtomicPtr, AtomicU64, REBASE_FROM, Statistic, TOMBSTONES_LEFT, const_fn, edge,
-    publication_barrier, unique_number,
+    AtomicPtr, AtomicU64, LOSSES, REBASE_FROM, SLOTS_PER_COMPACTION, Statistic, TOMBSTONES_LEFT,
+    const_fn, edge, publication_barrier, unique_number,
 };
 use address_range::{CodeRange, Pc};
 use core::ptr;
@@ -211,7 +211,7 @@ impl<T> Index<T> {
         publication_barrier();
         let Published { sequence, entries } = inserted?;
         if self.has_many_tombstones(entries, TOMBSTONES_LEFT) {
-            self.compact();
+            self.compact(SLOTS_PER_COMPACTION);
         }
         self.tend(sequence, true);
         Ok(sequence)
@@ -223,16 +223,23 @@ impl<T> Index<T> {
         slots: &[Slot<T>],
     ) -> Result<Published, Refusal> {
         let change = Change { add: slots, visit: &[] };
-        let is_large = slots.len() >= REBASE_FROM;
-        let mark = if is_large { BATCH | unique_number() } else { WRITE | reading.sequence() };
-        let mut edit = self.edit(&reading, mark);
+        // A small write is soon made anew. One that loses again and again may not be so small: a range may lie
+        // over many that are removed.
+        let keeps = |losses| slots.len() >= REBASE_FROM || losses >= LOSSES;
+        let mark = |losses, reading: &Reading<'_, T>| match keeps(losses) {
+            true => BATCH | unique_number(),
+            false => WRITE | reading.sequence(),
+        };
+        let mut losses = 0;
+        let mut edit = self.edit(&reading, mark(0, &reading));
         edit.apply(change)?;
         while !self.publish(&reading, &mut edit)? {
             let newer = self.enter();
-            if is_large {
+            if keeps(losses) {
                 edit.rebase(&reading.tree(), &newer.tree())?;
             } else {
-                edit = self.edit(&newer, WRITE | newer.sequence());
+                losses += 1;
+                edit = self.edit(&newer, mark(losses, &newer));
                 edit.apply(change)?;
             }
             reading = newer;
@@ -261,6 +268,12 @@ impl<T> Index<T> {
             true => Version::empty(sequence),
             false => Box::into_raw(Version::try_new(edit.tree, sequence, reading.section.era())?),
         };
+        // Before the exchange: a thread that stops behind that does not make others look for tombstones which
+        // are not there.
+        let omitted = edit.omitted.len() as u64;
+        if omitted != 0 {
+            self.omissions.fetch_add(omitted, edge::statistic());
+        }
         // Ordering [publish]: Release; pairs with Acquire in `enter`.
         //   seen:     the whole version is visible;
         //   not seen: readers find the previous one, and count against its displacement;
@@ -270,11 +283,14 @@ impl<T> Index<T> {
             self.published.compare_exchange(reading.raw, version, edge::publish(), edge::lost());
         if published.is_ok() {
             edit.keep();
-        } else if !is_empty {
+            return Ok(true);
+        }
+        self.omissions.fetch_sub(omitted, edge::statistic());
+        if !is_empty {
             // SAFETY: from `Box::into_raw` above, and handed to nobody.
             drop(unsafe { Box::from_raw(version) });
         }
-        Ok(published.is_ok())
+        Ok(false)
     }
 
     /// Makes an entry invisible, at once and for all lookups. What the map holds of it comes back, to be

@@ -23,6 +23,7 @@ impl<T> Edit<'_, T> {
         // it goes here too, of nodes by making anew all that is on the way to their first range.
         self.replaced.sort()?;
         self.omitted.sort()?;
+        self.made.sort()?;
         let mut visit = Vec::new();
         reserve(&mut visit, gone.nodes.len() + gone.ranges.len())?;
         let nodes = gone.nodes.iter().filter(|node| !self.replaced.take_out(node.node()));
@@ -51,6 +52,7 @@ impl<T> Edit<'_, T> {
         for node in &gone.nodes {
             self.replaced.take_out(node.node());
         }
+        self.discard_unmade();
         Ok(())
     }
 }
@@ -86,7 +88,7 @@ impl<P: Copy + Ord> Listed<P> {
     }
 
     /// Takes a pointer out; says whether it was there.
-    fn take_out(&mut self, pointer: P) -> bool {
+    pub(super) fn take_out(&mut self, pointer: P) -> bool {
         if let Some(at) = self.new.iter().position(|new| *new == pointer) {
             self.new.swap_remove(at);
             return true;
@@ -95,6 +97,15 @@ impl<P: Copy + Ord> Listed<P> {
             Ok(at) => core::mem::replace(&mut self.sorted[at].1, false),
             Err(_) => false,
         }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.new.clear();
+        self.sorted.clear();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.iter().count()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = P> {

@@ -42,6 +42,7 @@ pub(crate) struct Tree<T> {
 pub(crate) struct Found<'a, T> {
     pub(crate) range: CodeRange,
     pub(crate) entry: &'a Entry<T>,
+    pub(crate) slot: Slot<T>,
 }
 
 impl<T> Clone for Tree<T> {
@@ -114,7 +115,7 @@ impl<T> Tree<T> {
     pub(super) fn found<'a>(&'a self, slot: &Slot<T>) -> Option<Found<'a, T>> {
         // SAFETY: a leaf's slot; an entry's block lives as long as what shows it.
         let entry = unsafe { slot.entry().as_ref() }?;
-        Some(Found { range: slot.range(), entry })
+        Some(Found { range: slot.range(), entry, slot: *slot })
     }
 
     /// The slots of the node that `slot` points at.
