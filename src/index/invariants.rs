@@ -328,7 +328,7 @@ fn a_range_that_reaches_into_the_next_leaf() {
 /// publishes in the end is what it would have made from the newest version.
 #[test]
 fn a_batch_that_goes_from_version_to_version() {
-    let (span, seeds) = sized((3_000, 6_u64), (300, 2), (120, 24));
+    let (span, seeds) = sized((1_500, 6_u64), (300, 2), (120, 24));
     (1..=seeds).for_each(|seed| {
         explore(move || {
             let mut random = Random(seed.wrapping_mul(0x5EED_4321_8765_9ABC));
