@@ -299,9 +299,26 @@ pub(crate) fn drained_by_another() {
             world.drain();
         });
         let tag = world.publish(1);
-        world.advance(3);
+        // (No advance: its fence would order what the state has to.)
         world.free(0, 1, &tag);
         reader.join().unwrap();
+        other.join().unwrap();
+    });
+}
+
+/// Who sees that an era has ended sees that it began: it is not taken for one that has drained.
+#[test]
+pub(crate) fn an_era_that_has_ended_is_seen_to_have_begun() {
+    check("an_era_that_has_ended_is_seen_to_have_begun", Some(4), || {
+        let world = World::new();
+        let other = spawn(&world, |world| {
+            world.begin();
+            world.begin();
+        });
+        let tag = world.eras.tag();
+        assert!(!world.eras.has_passed(&tag), "nobody has seen it drained");
+        let number = world.eras.current().number();
+        assert_eq!(world.eras.holding(1, number).is_some(), number != 1, "nor the one before");
         other.join().unwrap();
     });
 }

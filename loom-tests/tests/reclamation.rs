@@ -1,7 +1,8 @@
 //! From retired to freed: once, in time, and never under a reader.
 
 use crate::index::Index;
-use crate::index::era::{Era, Sort, State};
+use crate::index::entry::Item;
+use crate::index::era::Sort;
 use crate::index::free_list::{FreeList, rounded};
 use crate::index::retired::Retired;
 use crate::model::{Drops, Value, check, finds, item, reclaim_all, step};
@@ -11,9 +12,7 @@ use loom::thread;
 use std::alloc::Layout;
 
 /// An index with one range, and what it takes to remove it.
-fn one_range(
-    drops: &std::sync::Arc<Drops>,
-) -> (Arc<Index<Value>>, [crate::index::entry::Item<Value>; 1]) {
+fn one_range(drops: &std::sync::Arc<Drops>) -> (Arc<Index<Value>>, [Item<Value>; 1]) {
     let index = Arc::new(Index::new());
     let code = [item(0x10, drops)];
     index.insert_items(&code).expect("nothing in the way");
@@ -25,7 +24,7 @@ fn begin(index: &Index<Value>) {
 }
 
 /// Garbage that one caller has in its hands.
-fn remove(index: &Index<Value>, code: [crate::index::entry::Item<Value>; 1]) -> Retired {
+fn remove(index: &Index<Value>, code: [Item<Value>; 1]) -> Retired {
     let mut retired = Retired::nothing();
     let [item] = code;
     index.remove(item, &mut retired);
@@ -143,9 +142,7 @@ pub(crate) fn garbage_of_a_thread_that_ended() {
                 code[0].value().assert_of(code[0].range);
                 index.remove_items(&code);
                 drop(code);
-                index
-                    .insert_items(&[item(0x20, &drops), item(0x30, &drops)])
-                    .expect("nothing in the way");
+                index.insert_items(&[item(0x20, &drops), item(0x30, &drops)]).expect("nothing in the way");
             }
         });
         (0..4).for_each(|_| step(&index));
@@ -284,41 +281,57 @@ pub(crate) fn who_adopts_against_a_sweeper() {
     });
 }
 
-// Garbage that waits for older eras.
-
-/// A value that was born in era 1 and displaced in era 2, and is due there; a reader is left in era 1.
-fn held_by_era_one(index: &Index<Value>, code: [crate::index::entry::Item<Value>; 1]) {
-    begin(index);
-    index.remove_items(&code);
-    drop(code);
-    for _ in 0..2 {
-        index.eras.current().era.try_advance();
-    }
+/// One thread adopts all garbage while another retires, one piece upon the other: none is mislaid.
+#[test]
+pub(crate) fn who_adopts_against_a_thread_that_retires() {
+    check("who_adopts_against_a_thread_that_retires", Some(3), || {
+        let drops = Drops::new();
+        let index = Arc::new(Index::new());
+        let code = [item(0x10, &drops), item(0x20, &drops)];
+        index.insert_items(&code).expect("nothing in the way");
+        let other = thread::spawn({
+            let index = index.clone();
+            move || {
+                index.remove_items(&code[..1]);
+                index.remove_items(&code[1..]);
+            }
+        });
+        let mut adopted = index.adopt();
+        other.join().unwrap();
+        index.leave_to_others(&mut adopted);
+        reclaim_all(&index);
+        assert_eq!(drops.count(), 2, "mislaid");
+    });
 }
+
+// Garbage that waits for older eras.
 
 fn nothing_waits(index: &Index<Value>) -> bool {
     index.eras.iter().all(|era| Sort::ALL.into_iter().all(|sort| era.waiting(sort).is_empty()))
 }
 
+fn advance(index: &Index<Value>, times: usize) {
+    (0..times).for_each(|_| assert!(index.eras.current().era.try_advance()));
+}
+
 /// One thread leaves garbage to an era, while the last reader of that era leaves and another thread sees it
-/// drained: one of the two takes the garbage.
+/// drained: one of the two takes the garbage. (The era is the parent's: a child that was forked inside a
+/// section, which it leaves later, leaves to it what only that section can hold.)
 #[test]
 pub(crate) fn parking_against_draining() {
     check("parking_against_draining", Some(4), || {
         let drops = Drops::new();
         let (index, code) = one_range(&drops);
         let reading = index.enter();
-        held_by_era_one(&index, code);
+        fork();
+        let mut retired = remove(&index, code);
+        advance(&index, 3);
         let parker = thread::spawn({
             let index = index.clone();
-            move || index.tend(0, true)
+            move || assert!(index.try_complete(&mut retired, false))
         });
         drop(reading);
-        let first: &Era = index.eras.iter().next().expect("the first object");
-        index.eras.drain(first);
-        if matches!(first.state(), State::Free(_)) {
-            index.tend(0, true);
-        }
+        index.tend(0, true);
         parker.join().unwrap();
         assert!(nothing_waits(&index), "left behind");
         reclaim_all(&index);
@@ -370,8 +383,11 @@ pub(crate) fn what_waited_at_an_object_that_is_used_again() {
         let drops = Drops::new();
         let (index, code) = one_range(&drops);
         let reading = index.enter();
-        held_by_era_one(&index, code);
-        (0..2).for_each(|_| index.tend(0, true));
+        begin(&index);
+        index.remove_items(&code);
+        drop(code);
+        advance(&index, 2);
+        index.tend(0, true);
         assert!(!nothing_waits(&index), "for era 1");
         drop(reading);
         let other = thread::spawn({
@@ -441,7 +457,7 @@ pub(crate) fn two_reclaimers_leave_what_a_lost_reader_may_hold() {
     });
 }
 
-/// Of two maps, and of blocks of memory.
+// Of two maps, and of blocks of memory.
 
 #[test]
 fn two_maps_do_not_disturb_each_other() {
