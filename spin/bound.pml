@@ -1,21 +1,20 @@
 /* Memory reclamation by eras: bounded memory.
 
-   Writers replace what the cells of a map contain, for ever, and reclaim as they go. Every thread may
-   stop for ever at each of its steps. Whoever still runs must keep garbage under BOUND: it must not
-   grow with the number of writes. README.md says what a run without end is made of.
+   Writer 0 replaces what the cells of a map contain, for ever, and reclaims as it goes. Every other
+   thread may stop for ever at each of its steps. Retained is what is displaced and not freed. It must
+   stay within BOUND. README.md says how a run without end has finitely many states.
 
    With one writer nothing but readers can come between its steps, so they are merged: a reader sees
    the epoch and the era word, and shows its counts. With two writers the steps are apart.
 
-   Sizes: READERS, WRITERS, K (cells), TH (so much garbage of an era may begin the next), OBJECTS,
+   Sizes: READERS, WRITERS, WRITES (of each writer but the first), K (cells), TH (so much garbage of an era may begin the next), OBJECTS,
    BOUND. A reader's second look is left out: whatever it sees, the reader counts itself out next.
 
    Weakenings, each of which is to be caught:
      NO_ERAS              no era begins
      ONLY_DUE             what has become due is swept, and ended objects are not looked at
      NOT_BORN             an item does not say in which era it was born: it may be of the first
-     NOT_MARKED           an item that is parked does not say in which era it was displaced
-     CLAIMED_FOR_GOOD     an object that was claimed for an era that began elsewhere stays claimed   */
+     NOT_MARKED           an item that is parked does not say in which era it was displaced   */
 
 #ifndef READERS
 #define READERS 1
@@ -241,11 +240,7 @@ inline settle() {
   od
 }
 
-#ifdef CLAIMED_FOR_GOOD
-#define CLAIMABLE(x) (x != o && state[x] == FREE && number[x] <= word[me])
-#else
 #define CLAIMABLE(x) (x != o && state[x] != ACTIVE && number[x] <= word[me])
-#endif
 
 proctype Writer(byte me) {
   byte o, c, x, y;
