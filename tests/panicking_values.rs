@@ -252,7 +252,10 @@ fn a_map_that_goes_with_values_that_panic() {
         assert!(!panics(move || drop(another)));
         let begin = Instant::now();
         assert!(panics(move || drop(view)));
-        println!("{n} values go with the map in {took_map:?}, {n} with a view in {:?}", begin.elapsed());
+        println!(
+            "{n} values go with the map in {took_map:?}, {n} with a view in {:?}",
+            begin.elapsed()
+        );
         tally.check_all();
     }
 }

@@ -85,8 +85,7 @@ pub(crate) fn asked_by<R>(run: impl FnOnce() -> R) -> (R, Asked) {
     let before = ASKED.get();
     let result = run();
     let after = ASKED.get();
-    let asked =
-        Asked { blocks: after.blocks - before.blocks, bytes: after.bytes - before.bytes };
+    let asked = Asked { blocks: after.blocks - before.blocks, bytes: after.bytes - before.bytes };
     (result, asked)
 }
 

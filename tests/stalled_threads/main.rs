@@ -74,7 +74,8 @@ impl Call {
                     });
                 }
                 Self::Lookup => {
-                    victim.may_stop(|| black_box(map.lookup(range(place).start, |hit| hit.offset())));
+                    victim
+                        .may_stop(|| black_box(map.lookup(range(place).start, |hit| hit.offset())));
                 }
                 Self::Register => {
                     let code = victim.may_stop(|| map.register(start..start + LENGTH, [0; 2]));
@@ -175,10 +176,8 @@ fn go_on_with_stalled_threads(length: Duration) {
     // They stop at different times, while the others write.
     let mut places = Vec::new();
     for call in Call::ALL {
-        let at = stop::stop_one(
-            move |victim| call.make_for_ever(map, victim),
-            call != Call::Closure,
-        );
+        let at =
+            stop::stop_one(move |victim| call.make_for_ever(map, victim), call != Call::Closure);
         places.push((call, at));
     }
     let stalled = map.stats().eras;
@@ -229,7 +228,8 @@ fn go_on_with_stalled_threads(length: Duration) {
 
 /// How many ranges victims have left registered: what they were stopped at says nothing of that.
 fn extra(places: &[(Call, usize)], map: &Map) -> usize {
-    let of = |&(call, _): &(Call, usize)| map.lookup(APART + call as usize * STRIDE, |_| ()).is_some();
+    let of =
+        |&(call, _): &(Call, usize)| map.lookup(APART + call as usize * STRIDE, |_| ()).is_some();
     places.iter().filter(|place| of(place)).count()
 }
 

@@ -47,8 +47,7 @@ unsafe extern "C" fn note_program(
     // SAFETY: the loader's, for the length of this call.
     let object = unsafe { &*object };
     // SAFETY: the object's table, as the loader describes it.
-    let headers =
-        unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
+    let headers = unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
     for header in headers {
         if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0 {
             let start = (object.dlpi_addr + header.p_vaddr) as usize;
@@ -95,11 +94,13 @@ fn install() {
         unsafe { libc::dl_iterate_phdr(Some(note_program), ptr::null_mut()) };
         // SAFETY: all zeros is a valid value of this plain structure.
         let mut action: libc::sigaction = unsafe { mem::zeroed() };
-        let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_signal;
+        let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+            on_signal;
         action.sa_sigaction = handler as libc::sighandler_t;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
         // SAFETY: a valid action, whose handler is signal-safe.
-        let installed = unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, ptr::null_mut()) };
+        let installed =
+            unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, ptr::null_mut()) };
         assert_eq!(installed, 0);
     });
 }
