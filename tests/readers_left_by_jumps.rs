@@ -167,6 +167,27 @@ fn lose_many(way: Way) {
     drop(map);
 }
 
+/// What is registered after a reader stalled is no more its own if it comes in one large batch.
+#[test]
+#[ignore = "the first batch behind a stall is born in the era of the stall, however large it is"]
+fn a_batch_behind_a_lost_reader_is_not_held_back() {
+    const BATCH: usize = 100_000;
+    let map = Map::new();
+    (0..10).for_each(|i| map.register(range(i), i).expect("free").leak());
+    let _ = map.reclaim();
+    mem::forget(map.enter());
+    let before = heap::live_bytes();
+    let batch = map.register_all((10..10 + BATCH).map(|i| (range(i), i))).expect("free");
+    drop(map.unregister_all(batch));
+    (0..4).for_each(|_| drop(map.register(range(10), 10).expect("free")));
+    for _ in 0..8 {
+        let _ = map.reclaim();
+    }
+    let (held, stats) = (heap::live_bytes() - before, map.stats());
+    println!("a reader of 10 ranges holds {} KiB; {stats}", held >> 10);
+    assert!(held <= ERA_BYTES + 4 * ERA_OBJECT, "{held} bytes; {stats}");
+}
+
 /// One test, for memory is the whole process's.
 #[test]
 fn readers_that_are_left_by_jumps_hold_one_index_each() {

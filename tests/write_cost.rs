@@ -3,7 +3,7 @@
 //! Not a timer: the allocator counts what a write asks for, and the figures of the map what it displaces. A
 //! write makes a node of each level and a version. Now and then it makes a second one that compacts a leaf.
 //! A write that made the index anew would ask for thousands of blocks. Removing and waiting ask for nothing:
-//! there an allocation ends the process.
+//! there an allocation ends the process. `PCMAP_LONG=1` adds a million ranges.
 
 #[path = "../benches/support/functions.rs"]
 mod functions;
@@ -18,7 +18,7 @@ use pcmap::{CodeMap, Registration, Stats};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 type Map = CodeMap<()>;
 
@@ -97,10 +97,12 @@ impl Cost {
         );
         // A node of each level that is cut becomes two, and the root gets one above it; one that is joined
         // takes its neighbours with it.
-        let nodes = publications * (2 * levels + 2);
+        let nodes = publications * (2 * levels + 1);
         // Beside them: a version each, the entry, and lists that outgrow their places.
-        assert!(self.most_blocks <= nodes + publications * 8 + 1, "{self:?}");
+        let lists = if publications == 1 { 0 } else { 8 };
+        assert!(self.most_blocks <= nodes + publications + 1 + lists, "{self:?}");
         assert!(self.most_bytes <= nodes * NODE + publications * BESIDE, "{self:?}");
+        assert!(publications != 1 || self.plain * 10 >= self.writes * 9, "{self:?}");
         assert!(self.most_displaced <= publications * (3 * levels + 1), "{self:?}");
     }
 }
@@ -187,12 +189,16 @@ fn measure_compactions(layout: &Layout, map: &Map, code: &mut Vec<Registration<'
     assert!(clean.removed * 4 <= clean.entries + clean.removed, "{clean}");
 }
 
+fn is_long() -> bool {
+    std::env::var_os("PCMAP_LONG").is_some_and(|value| value != "0")
+}
+
 #[test]
 fn a_write_makes_one_node_of_each_level() {
     let layouts = Layouts::default();
     let mut notices = BTreeSet::new();
     for name in Layouts::NAMES {
-        for n in SIZES {
+        for n in SIZES.into_iter().filter(|&n| is_long() || n < 1_000_000) {
             let layout = match layouts.find(name, n) {
                 Ok(layout) => layout,
                 Err(notice) => {
@@ -213,6 +219,39 @@ fn a_write_makes_one_node_of_each_level() {
     notices.iter().for_each(|notice| println!("{notice}"));
 }
 
+/// Where a whole region was removed, a compaction takes a few leaves of it at a time, and so does a write that
+/// falls there.
+#[test]
+#[ignore = "a compaction goes on as long as the neighbours that it joins are empty: O(n)"]
+fn a_write_leaves_out_a_few_leaves_at_a_time() {
+    for n in [10_000, 100_000] {
+        let map = Map::new();
+        let range = |i: usize| (i + 1) * 0x1000..(i + 1) * 0x1000 + 0xc00;
+        let mut code = map.register_all((0..n).map(|i| (range(i), ()))).expect("free");
+        // Some stay: their leaves are too small, and are joined with neighbours.
+        let mut number = 0;
+        let removed = code.extract_if(.., |_| {
+            number += 1;
+            number % 1_000 != 0
+        });
+        let removed: Vec<_> = removed.collect();
+        without_asking("unregister_all", || drop(map.unregister_all(removed)));
+        let (mut most_left_out, mut most) = (0, (0, Duration::ZERO));
+        for i in 0..200 {
+            let before = map.stats();
+            let begin = Instant::now();
+            let (code, asked) = asked_by(|| map.register(range(n + i), ()));
+            code.expect("free").leak();
+            let left_out = before.removed - map.stats().removed.min(before.removed);
+            most_left_out = most_left_out.max(left_out);
+            most = most.max((asked.bytes, begin.elapsed()));
+        }
+        println!("{n} ranges: a write left out at most {most_left_out} and asked for {most:?}");
+        // Leaves of 128: the one that is compacted, and two that are joined to it.
+        assert!(most_left_out <= 3 * 128, "{most_left_out} of {n} at once");
+    }
+}
+
 /// Every way to remove, and to wait: with readers inside, behind them, and with garbage that makes eras end.
 #[test]
 fn removing_and_waiting_ask_for_no_memory() {
@@ -229,7 +268,7 @@ fn removing_and_waiting_ask_for_no_memory() {
         let mut take = || code.pop().expect("there");
         let (one, two, three) = (take(), take(), take());
         let key = take().into_key();
-        let dropped_key = take().into_key();
+        let dropped_key = map.register(range(2 * N + round), ()).expect("free").into_key();
         without_asking("drop of a registration", || drop(one));
         let retirement = without_asking("unregister", || two.unregister());
         without_asking("drop of a retirement", || drop(retirement));
@@ -244,7 +283,7 @@ fn removing_and_waiting_ask_for_no_memory() {
         without_asking("drop of a key", || drop(dropped_key));
         let all = without_asking("unregister_all", || map.unregister_all(code));
         without_asking("drops", || held.into_iter().for_each(drop));
-        // Behind the reader; and while a reader on another thread stays for a while.
+        // While a reader on another thread stays for a while.
         drop(reader);
         let entered = std::sync::Barrier::new(2);
         thread::scope(|scope| {
@@ -255,7 +294,7 @@ fn removing_and_waiting_ask_for_no_memory() {
                 thread::sleep(Duration::from_millis(20));
             });
             entered.wait();
-            without_asking("is_complete", || assert!(!asked.is_complete() || round % 2 == 0));
+            without_asking("is_complete", || asked.is_complete());
             without_asking("wait", || {
                 asked.wait();
                 of_key.wait();
@@ -264,14 +303,7 @@ fn removing_and_waiting_ask_for_no_memory() {
             waits += 3;
         });
         without_asking("synchronize", || map.synchronize());
-        assert_eq!(map.stats().entries, 1, "what the key was dropped of");
-        let _ = map.reclaim();
-        break_up(&map, range(N - 5));
+        assert_eq!(map.stats().entries, round + 1, "code whose key is dropped stays");
     }
     println!("{waits} waits, and no allocation");
-}
-
-/// Covers nothing: the key was dropped, and its code stays. A new map for each round would hide garbage.
-fn break_up(map: &Map, left: Range<usize>) {
-    assert!(map.lookup(left.start, |_| ()).is_some());
 }
