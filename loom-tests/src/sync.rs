@@ -28,6 +28,10 @@ pub(crate) const OPERATIONS_PER_TEND: u64 = 1 << 32;
 pub(crate) const ENDED_PER_TEND: usize = 4;
 pub(crate) const RECLAIM_ADVANCES: u32 = 5;
 pub(crate) const RECLAIM_PATIENCE: u32 = 1;
+/// Compaction comes when it is asked for.
+pub(crate) const TOMBSTONES_LEFT: u64 = 1 << 32;
+pub(crate) const SLOTS_PER_COMPACTION: usize = 64;
+pub(crate) const LOSSES: u32 = 3;
 pub(crate) const REBASE_FROM: usize = 2;
 pub(crate) const ERA_BYTES: EraBytes = EraBytes;
 

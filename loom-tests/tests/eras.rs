@@ -50,7 +50,6 @@ impl World {
             things: [Thing::new(1), Thing::new(2), Thing::new(3)],
         });
         world.eras.follow_fork(true).expect("memory"); // the map belongs to this process
-        world.eras.keep_a_spare().expect("memory");
         world.publish(0);
         world
     }
