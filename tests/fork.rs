@@ -491,7 +491,7 @@ fn forks_in_a_storm() {
                     if page.is_multiple_of(2) {
                         drop(code);
                     } else {
-                        MAP.unregister_all(code);
+                        drop(MAP.unregister_all(code));
                     }
                     page = first + (page - first + 3) % 90;
                     // Little garbage for children to inherit: they look at what they cannot
