@@ -5,6 +5,7 @@
 
 #[path = "../examples/mini_runtime/compiler.rs"]
 mod compiler;
+#[expect(dead_code, reason = "its threads are not fresh: they are prepared")]
 mod refusing;
 #[expect(dead_code, reason = "of the guests, one is needed here")]
 mod trap_guests;

@@ -283,7 +283,6 @@ impl<'m, 't> World<'m, 't> {
         assert!(stats.publications >= self.publications, "{stats}");
         assert!(stats.removed as u64 <= self.removals, "{stats}");
         assert!(stats.oldest_wait.is_some() || stats.retired == 0, "{stats}");
-        assert!(self.readers.len() >= stats.eras_held, "{stats}");
         self.counts.most_ranges = self.counts.most_ranges.max(stats.entries);
     }
 
@@ -343,6 +342,7 @@ impl<'m, 't> World<'m, 't> {
 
     pub(crate) fn synchronize(&mut self) {
         let remaining = self.map.reclaim();
+        assert!(self.map.stats().eras_held <= self.readers.len(), "an era for each that is inside");
         assert_eq!(remaining.items, self.map.stats().retired);
         if self.readers.is_empty() {
             assert!(remaining.is_empty(), "no reader is inside");

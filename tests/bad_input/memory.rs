@@ -1,9 +1,10 @@
 //! Memory for code that cannot be had, and code in the wrong state.
 
 use crate::refusing::{Outcome, each_refusal, refusing};
+use pcmap::OutOfMemory;
 use pcmap::registry::{
     CodeAllocator, CodeImage, CodeMemory, Component, Engine, EngineCode, EngineConfig, LoadError,
-    MemoryError, Module, OutOfMemory, PatchRefused, StoreCode, SystemPages,
+    MemoryError, Module, PatchRefused, StoreCode, SystemPages,
 };
 
 fn engine(private_copies: bool) -> Engine {

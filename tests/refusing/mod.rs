@@ -94,13 +94,21 @@ pub(crate) fn live_bytes() -> isize {
     PLAN.get().live_bytes
 }
 
-/// Runs `operation` on a thread that has not done anything before.
-#[expect(dead_code, reason = "not every test that counts memory needs it")]
+/// Runs `operation` on a thread that has not done anything before; what it takes and frees is counted as
+/// this thread's.
 pub(crate) fn on_a_fresh_thread<R: Send>(operation: impl FnOnce() -> R + Send) -> R {
-    std::thread::scope(|scope| match scope.spawn(operation).join() {
+    let before = live_bytes();
+    let run = move || {
+        let before = live_bytes();
+        let result = operation();
+        (result, live_bytes() - before)
+    };
+    let (result, taken) = std::thread::scope(|scope| match scope.spawn(run).join() {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),
-    })
+    });
+    PLAN.set(Plan { live_bytes: before + taken, ..PLAN.get() });
+    result
 }
 
 /// Runs `one` for every k, once and for good, until a run meets no refusal. `one` is told k and

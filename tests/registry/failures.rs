@@ -4,7 +4,7 @@
 
 use crate::Bench;
 use crate::guests::images::Layout;
-use crate::refusing::{Outcome, live_bytes, refusing, warm_up};
+use crate::refusing::{Outcome, live_bytes, refusing};
 use pcmap::registry::{
     BreakpointError, CodeImage, CodeMemory, Component, Engine, EngineCode, EngineConfig, Module,
     ModuleRegistry, RegisteredModuleId, SignatureKey, StoreCode, StoreCodePc,
@@ -142,7 +142,6 @@ impl Populated {
 
 #[test]
 fn loading() {
-    warm_up();
     for private_copies in [false, true] {
         let [(layout, image), _] = images();
         each_refusal("load", |refuse, k| {
@@ -219,7 +218,6 @@ fn loading() {
 /// What is made of an engine or of code, one call each.
 #[test]
 fn handles_and_copies() {
-    warm_up();
     each_refusal("an engine", |refuse, k| {
         let bench = Bench::new(false);
         let config = EngineConfig::new().code_map(bench.map.clone());
@@ -263,7 +261,6 @@ fn handles_and_copies() {
 
 #[test]
 fn registering_modules() {
-    warm_up();
     for private_copies in [false, true] {
         let [(_, image), (_, other)] = images();
         // New code with new and known signatures; another module of code that is there; a component.
@@ -336,7 +333,6 @@ fn registering_modules() {
 /// Without memory everything is unregistered all the same, in one publication or in none.
 #[test]
 fn dropping_a_store() {
-    warm_up();
     let [(_, image), (_, other)] = images();
     each_refusal("drop", |refuse, k| {
         let Populated { bench, code, component, mut store, .. } = Populated::new(true, &image);
@@ -356,7 +352,6 @@ fn dropping_a_store() {
 /// keeps none of them in the map.
 #[test]
 fn dropping_a_store_while_a_destructor_panics() {
-    warm_up();
     for private_copies in [false, true] {
         let bench = Bench::new(private_copies);
         let image = Layout::new(1, 1).image();
@@ -378,7 +373,6 @@ fn dropping_a_store_while_a_destructor_panics() {
 
 #[test]
 fn breakpoints() {
-    warm_up();
     let [(layout, image), _] = images();
     let sites: Vec<_> =
         layout.functions.iter().filter(|function| function.key.module() == 1).collect();

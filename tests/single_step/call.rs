@@ -227,14 +227,12 @@ impl<'s> Scene<'s> {
             UnregisterByKey => scene.key = scene.held.pop().map(Registration::into_key),
             Reclaim | Synchronize => {
                 for _ in 0..3 {
-                    map.unregister_all(map.register_all(items()).expect("free"));
+                    drop(map.unregister_all(map.register_all(items()).expect("free")));
                 }
             }
             ReclaimBuried => {
                 let code = map.register_all(items()).expect("free");
-                allocator::refusing(|| {
-                    map.unregister_all(code);
-                });
+                allocator::refusing(|| drop(map.unregister_all(code)));
             }
             Snapshot => drop(map.snapshot().expect("memory")),
             DropSnapshot => {
@@ -284,19 +282,13 @@ impl<'s> Scene<'s> {
                 drop(map.register(range, value).expect_err("taken"));
             }
             RegisterAll => self.held = map.register_all(self.items.drain(..)).expect("free"),
-            Unregister => {
-                self.held.pop().expect("one").unregister();
-            }
+            Unregister => drop(self.held.pop().expect("one").unregister()),
             UnregisterByKey => {
                 assert!(map.unregister(self.key.take().expect("one")).is_ok());
             }
-            UnregisterAll => {
-                map.unregister_all(self.held.drain(..));
-            }
+            UnregisterAll => drop(map.unregister_all(self.held.drain(..))),
             UnregisterWithoutMemory => {
-                allocator::refusing(|| {
-                    map.unregister_all(self.held.drain(..));
-                });
+                allocator::refusing(|| drop(map.unregister_all(self.held.drain(..))));
             }
             Wait => self.held.pop().expect("one").unregister().wait(),
             Reclaim | ReclaimBuried => {
@@ -322,7 +314,7 @@ impl<'s> Scene<'s> {
     /// Takes back what the call did, and sees that nothing else is left of it.
     pub(crate) fn undo(mut self) -> &'s Site {
         drop(self.extra.take());
-        self.site.map().unregister_all(mem::take(&mut self.held));
+        drop(self.site.map().unregister_all(mem::take(&mut self.held)));
         let site = self.site;
         drop(self);
         site.check();

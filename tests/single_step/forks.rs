@@ -9,7 +9,7 @@ use crate::allocator;
 use crate::call::{CALLS, Call, Scene};
 use crate::children::{end_children_that_panic, leave, status_for};
 use crate::is_long;
-use crate::site::{Shape, Site, warm_up};
+use crate::site::{Shape, Site};
 use crate::tracked::Tally;
 use crate::trap::{Boundary, Then, step};
 use crate::watch::points;
@@ -158,7 +158,6 @@ fn fork_in(call: Call, site: &Site) -> Children {
 
 /// Forks in all calls on maps that are tall, or are not.
 fn fork_in_all(is_tall: bool) {
-    warm_up();
     let mut total = Children::default();
     let tall = is_tall.then(|| Site::new(Shape::Tall));
     for &call in CALLS {

@@ -6,7 +6,7 @@
 use crate::call::{CALLS, Call, Operation, Scene};
 use crate::futex::{Count, stop_for_ever};
 use crate::is_long;
-use crate::site::{Shape, Site, warm_up};
+use crate::site::{Shape, Site};
 use crate::trap::{Boundary, Then, step};
 use crate::watch::{Point, points};
 use std::cell::Cell;
@@ -36,7 +36,7 @@ fn go_on(site: &Site, call: &Call, [changing, constant]: &[Vec<Point>; 2], write
         let code = site.register(place.clone());
         assert_eq!((id_at(first), id_at(last)), (Some(first), Some(first)));
         assert_eq!(id_at(last + 1), None);
-        code.unregister();
+        drop(code.unregister());
         assert_eq!(id_at(first), None);
     } else if call.shape.residents() != 0 {
         // A write that is refused helps the one under way to be published, and takes nothing from
@@ -144,7 +144,6 @@ pub(crate) fn stop_at<S>(
     let stands: &'static Count = Box::leak(Box::default());
     let ended: &'static AtomicBool = Box::leak(Box::default());
     let thread = thread::Builder::new().stack_size(STACK).spawn(move || {
-        warm_up();
         let mut scene = set();
         let visit = |boundary: &Boundary| {
             if boundary.number < at || boundary.in_allocator {
@@ -167,7 +166,6 @@ pub(crate) fn stop_at<S>(
 
 /// Runs `one` for every call, on a map of its shape.
 fn for_all(one: impl Fn(Call, &Site)) {
-    warm_up();
     let tall = Site::new(Shape::Tall);
     for &call in CALLS {
         if call.shape == Shape::Tall {
@@ -212,7 +210,6 @@ pub(crate) const LONG_STOPS: usize = if cfg!(debug_assertions) { 30 } else { 60 
 fn a_call_held_while_others_write() {
     let runs = if is_long() { LONG_RUNS } else { 3 };
     let totals = Cell::new(0);
-    warm_up();
     let tall = Site::new(Shape::Tall);
     for &call in CALLS {
         if call.is_large && !is_long() {
@@ -246,7 +243,6 @@ fn a_call_held_while_others_write() {
 fn threads_that_stop_for_ever() {
     let stops = if is_long() { LONG_STOPS } else { 3 };
     let mut total = 0;
-    warm_up();
     for &call in CALLS {
         // Two threads cannot both register the same.
         let shared = matches!(
@@ -276,7 +272,7 @@ fn threads_that_stop_for_ever() {
             let before = go_on();
             let other = thread::spawn(go_on).join().expect("no panic");
             assert!(other || !before, "back again");
-            let _ = site.map().snapshot();
+            drop(site.map().snapshot().expect("memory"));
         }
         println!("{}: {stopped} threads stopped for ever", call.name());
         total += stopped;

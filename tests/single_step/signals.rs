@@ -2,7 +2,7 @@
 
 use crate::call::{CALLS, Call, Operation, Scene};
 use crate::is_long;
-use crate::site::{Shape, Site, warm_up};
+use crate::site::{Shape, Site};
 use crate::trap::{Then, step};
 use crate::watch::Watch;
 
@@ -40,7 +40,6 @@ fn look_at_every_boundary(call: Call, site: &Site, holds_for: usize) -> (usize, 
 }
 
 fn look_at_all(shapes: impl Fn(Shape) -> bool, holds_for: usize) {
-    warm_up();
     let tall = shapes(Shape::Tall).then(|| Site::new(Shape::Tall));
     let mut total = (0, 0);
     for &call in CALLS.iter().filter(|call| shapes(call.shape)) {

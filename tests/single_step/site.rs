@@ -106,7 +106,7 @@ impl Site {
                 let mut scaffold = residents.split_off(shape.residents());
                 residents.into_iter().for_each(Registration::leak);
                 *site.scaffold.lock().expect("no panic") = scaffold.pop();
-                site.map().unregister_all(scaffold);
+                drop(site.map().unregister_all(scaffold));
             }
             _ => {
                 let residents = site.map().register_all(residents.map(item)).expect("free");
@@ -155,10 +155,3 @@ impl Site {
     }
 }
 
-/// Uses what the dependencies make at a thread's first use: arc-swap registers a destructor with
-/// the C library, which takes a lock of its own for that.
-pub(crate) fn warm_up() {
-    let site = Site::new(Shape::Leaf);
-    drop(site.map().snapshot());
-    site.close();
-}

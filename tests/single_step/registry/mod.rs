@@ -18,7 +18,6 @@ mod sight;
 use crate::forks::{Children, fork_at_every};
 use crate::held::{LONG_RUNS, LONG_STOPS, hold_while, stop_at};
 use crate::is_long;
-use crate::site::warm_up;
 use crate::trap::{Boundary, Then, step};
 use call::{CALLS, Call, Operation};
 use code::{call, image};
@@ -57,7 +56,6 @@ fn look_at_every_boundary(call: Call, is_process: bool, holds_for: usize) -> (us
 /// In the process's code map, where handlers look.
 #[test]
 fn a_signal_at_every_instruction_of_the_registry() {
-    warm_up();
     let (mut boundaries, mut looks) = (0, 0);
     for &call in CALLS {
         let counts = look_at_every_boundary(call, call.has_neighbours(), 0);
@@ -69,7 +67,6 @@ fn a_signal_at_every_instruction_of_the_registry() {
 /// What a reader found stays mapped, executable and as it was.
 #[test]
 fn a_reader_held_across_instructions_of_the_registry() {
-    warm_up();
     let mut boundaries = 0;
     for &call in CALLS {
         // What is buried disappears from readers that are held, too.
@@ -149,7 +146,6 @@ fn hold(call: Call, write: bool, when: impl Fn(usize) -> bool, once: bool) -> (u
 /// Held again and again during one call, while another thread looks and takes out garbage.
 #[test]
 fn a_call_of_the_registry_held_again_and_again() {
-    warm_up();
     let mut total = 0;
     for &call in CALLS {
         let every = call.spacing();
@@ -165,7 +161,6 @@ fn a_call_of_the_registry_held_again_and_again() {
 /// the very mapping that the call is about.
 #[test]
 fn a_call_of_the_registry_held_while_others_write() {
-    warm_up();
     let runs = if is_long() { LONG_RUNS } else { 3 };
     let mut total = 0;
     for &call in CALLS {
@@ -184,7 +179,6 @@ fn a_call_of_the_registry_held_while_others_write() {
 /// that the call is about, too.
 #[test]
 fn threads_that_stop_for_ever_in_the_registry() {
-    warm_up();
     let stops = if is_long() { LONG_STOPS } else { 3 };
     let mut total = 0;
     for &call in CALLS {
@@ -231,7 +225,6 @@ fn live_on(sight: &Sight, engine: &Engine, is_after: bool) {
 
 #[test]
 fn a_fork_at_any_instruction_of_the_registry() {
-    warm_up();
     let mut total = Children::default();
     for &call in CALLS {
         let (mut scene, every, name) =
