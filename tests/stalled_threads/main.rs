@@ -8,6 +8,7 @@
 #![cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 
 #[path = "../heap/mod.rs"]
+#[expect(dead_code, reason = "each test uses a part of it")]
 mod heap;
 mod stop;
 
@@ -215,7 +216,10 @@ fn go_on_with_stalled_threads(length: Duration) {
         kib(heap),
     );
     assert!(pairs > pairs_early, "writers go on");
-    assert_eq!(stats.entries, RANGES + extra(&places, map), "{stats}");
+    // (The figure may be off for ever by what a thread that stopped had not counted yet.)
+    let shown = map.snapshot().expect("memory").len();
+    assert_eq!(shown, RANGES + extra(&places, map), "{stats}");
+    assert!(stats.entries.abs_diff(shown) <= 2 * Call::ALL.len() + 128, "{stats}");
     for (when, retained) in [("late", late), ("in the end", stats.retired_bytes)] {
         assert!(retained <= early + early / 10 + FLUCTUATION, "{when}: it grows; {stats}");
         assert!(retained <= 2 * stats.index_bytes as u64 + MOST_RETAINED, "{when}: {stats}");
