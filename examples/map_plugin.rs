@@ -14,7 +14,7 @@ fn register_and_end(map: &CodeMap<u32>, with_snapshot: bool) -> Option<()> {
     let code = map.register(0x1000..0x2000, 7).ok()?;
     map.lookup(0x1234, |hit| *hit.value()).filter(|value| *value == 7)?;
     if with_snapshot {
-        let view = map.snapshot();
+        let view = map.snapshot().expect("memory");
         view.find(0x1234).filter(|code| *code.value() == 7)?;
     }
     code.unregister().wait();

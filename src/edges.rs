@@ -64,9 +64,11 @@ registry_edges! {
 // A fence right behind an atomic read-modify-write, which some machines make one of itself.
 fences_behind_exchange! {
     reader_announces = SeqCst; // meets [writer_displaces] and [scanner_looks]
-    writer_displaces = SeqCst; // meets [reader_announces] and [scanner_looks]
+    writer_displaces = SeqCst; // meets [reader_announces], [scanner_looks] and [viewer_looks]
     parker_looks = SeqCst; // meets [drainer_looks]
     drainer_looks = SeqCst; // meets [parker_looks]
+    viewer_looks = SeqCst; // meets [writer_displaces]
+    follower_looks = SeqCst; // meets itself
 }
 
 fences! {

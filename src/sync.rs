@@ -13,8 +13,8 @@ pub(crate) use crate::sys::barrier::publication_barrier;
 pub(crate) use crate::sys::clock::{coarse_nanos, pause};
 pub(crate) use crate::sys::destroying::unless_destroying;
 pub(crate) use crate::sys::fork::generation as fork_generation;
-pub(crate) use crate::sys::prefetch::prefetch;
 pub(crate) use crate::sys::panics::Panics;
+pub(crate) use crate::sys::prefetch::prefetch;
 
 /// The orderings by edge name.
 pub(crate) mod edge {
@@ -119,8 +119,12 @@ pub(crate) const RECLAIM_PATIENCE: u32 = 3;
 /// A registration compacts when there are so many tombstones more than a quarter of all ranges: where there
 /// are few ranges, it would have to do so all the time.
 pub(crate) const TOMBSTONES_LEFT: u64 = 16;
+/// It looks for them among so many ranges: some leaves.
+pub(crate) const SLOTS_PER_COMPACTION: usize = 512;
 /// Batches of so many ranges keep what they made when another write comes first.
 pub(crate) const REBASE_FROM: usize = 64;
+/// So does any write that was lost so many times.
+pub(crate) const LOSSES: u32 = 3;
 
 /// A number that differs between threads, for choosing a shard: the address of a local variable.
 ///

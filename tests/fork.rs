@@ -170,7 +170,7 @@ fn a_quiet_child_loses_nothing() {
             code.truncate(10);
         }
         if stage >= 3 {
-            view = Some(map.snapshot());
+            view = Some(map.snapshot().expect("memory"));
         }
         let before = tally.dropped();
         in_child(|| {
@@ -233,7 +233,7 @@ fn a_fork_inside_a_read_section() {
         ensure!(tally.alive() == 0);
         ensure!(map.stats().retired == 0);
         ensure!(map.stats().oldest_wait.is_none());
-        ensure!(map.reclaim().versions == 0);
+        ensure!(map.reclaim().items == 0);
         ensure!(map.stats().retired_bytes == 0);
         leave(0)
     };
@@ -316,7 +316,7 @@ fn a_reader_lost_in_the_fork() {
             ensure!(kept.oldest_wait.is_some());
             let page = register_pages(shared, &own, 7000, 1);
             std::mem::forget(page);
-            ensure!(shared.snapshot().len() == 1);
+            ensure!(shared.snapshot().expect("memory").len() == 1);
             // SAFETY: from `Box::into_raw` above, in the parent; this process's copy is freed here
             // only, and nothing of this process borrows it: the reader's thread is not in it.
             drop(unsafe { Box::from_raw(map) });
@@ -513,7 +513,7 @@ fn forks_in_a_storm() {
         });
         scope.spawn(move || {
             while !stop.load(SeqCst) {
-                let view = MAP.snapshot();
+                let view = MAP.snapshot().expect("memory");
                 let _ = MAP.reclaim();
                 assert!(view.len() >= PRESENT);
                 let _ = MAP.stats();

@@ -311,16 +311,14 @@ fn work_until(work: usize, enough: impl Fn() -> bool) {
                     batch = MAP.register_all(pages).expect("free");
                 }
                 let code = mem::take(&mut batch);
-                doing(work, || {
-                    MAP.unregister_all(code);
-                });
+                doing(work, || drop(MAP.unregister_all(code)));
             }
             "reclaim" => {
                 drop(MAP.register_or_panic(page));
                 let _ = doing(work, || MAP.reclaim());
             }
             "snapshot" => {
-                let seen = doing(work, || MAP.snapshot().iter().count());
+                let seen = doing(work, || MAP.snapshot().expect("memory").iter().count());
                 assert!(seen >= PAGES);
             }
             "synchronize" => {

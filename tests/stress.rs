@@ -114,7 +114,7 @@ fn write_in_batches<'t>(map: &Map<'t>, tally: &'t Tally, arena: usize, batches: 
         let seen = (0..SLOTS).filter(|slot| reader.lookup(arena * ARENA + slot * SLOT).is_some());
         assert_eq!(seen.count(), count, "all of a batch");
         drop(reader);
-        map.unregister_all(code);
+        drop(map.unregister_all(code));
         let reader = map.enter();
         assert!((0..SLOTS).all(|slot| reader.lookup(arena * ARENA + slot * SLOT).is_none()));
     }
@@ -146,14 +146,17 @@ fn linger(map: &Map<'_>, seed: usize, stop: &AtomicBool) -> usize {
         let mut hits = Vec::new();
         for _ in 0..32 {
             let (pc, _) = dice.slot(dice.0 % 6);
-            hits.extend(reader.lookup(pc));
+            hits.extend(reader.lookup(pc).map(|hit| (hit, false)));
         }
         for _ in 0..20 {
             thread::yield_now();
-            for hit in &hits {
+            for (hit, is_gone) in &mut hits {
                 let range = hit.range();
                 assert_eq!(hit.value().id(), id_of(range.start(), range.len()));
-                assert_eq!(reader.lookup(hit.pc()).map(|hit| hit.range()), Some(range));
+                // Found again, until it is unregistered; then never again.
+                let again = reader.lookup(hit.pc()).map(|hit| hit.range());
+                assert!(again.is_none_or(|again| again == range && !*is_gone), "{again:?}");
+                *is_gone = again.is_none();
             }
         }
         stays += 1;
@@ -167,7 +170,7 @@ fn keep_snapshots(map: &Map<'_>, stop: &AtomicBool) -> usize {
     let mut taken = 0;
     let mut last = 0;
     while !stop.load(Relaxed) {
-        let view = map.snapshot();
+        let view = map.snapshot().expect("memory");
         assert!(view.sequence() >= last, "snapshots go forward");
         last = view.sequence();
         kept.push_back((view.len(), view));
@@ -239,9 +242,12 @@ fn everything_at_once() {
     });
     println!("{}", map.stats());
     map.synchronize();
+    assert_eq!(tally.alive(), STEADY_SLOTS, "values, without another call");
+    assert!(map.reclaim().is_empty());
     let stats = map.stats();
-    assert_eq!((stats.retired, stats.retired_bytes), (0, 0), "{stats}");
+    assert_eq!((stats.retired, stats.retired_bytes, stats.eras_held), (0, 0, 0), "{stats}");
     assert_eq!(stats.entries, STEADY_SLOTS);
+    assert!(stats.removed <= STEADY_SLOTS / 3, "{stats}");
     assert_eq!(tally.alive(), STEADY_SLOTS);
     drop(steady);
     map.synchronize();
@@ -412,7 +418,10 @@ fn wait_in_turn<'t>(map: &Map<'t>, code: pcmap::Registration<'_, Tracked<'t>>, r
     let mut retirement = code.unregister();
     match round % 3 {
         0 => retirement.wait(),
-        1 => map.synchronize(),
+        1 => {
+            drop(retirement);
+            map.synchronize();
+        }
         _ => {
             while !retirement.is_complete() {
                 thread::yield_now();
@@ -421,8 +430,8 @@ fn wait_in_turn<'t>(map: &Map<'t>, code: pcmap::Registration<'_, Tracked<'t>>, r
     }
 }
 
-/// Beside threads that write, one of them may be about to let go of what was waited for: it is
-/// gone when their calls of that moment are over.
+/// Beside threads that write, what was waited for is gone at once. If it was left to others, one of them
+/// may be about to let go of it: it is gone when their calls of that moment are over.
 #[test]
 fn what_is_waited_for_is_dropped_when_calls_under_way_end() {
     let (tally, others) = (Tally::new(), Tally::new());
@@ -450,6 +459,7 @@ fn what_is_waited_for_is_dropped_when_calls_under_way_end() {
             if tally.alive() == 0 {
                 continue;
             }
+            assert_eq!(round % 3, 1, "in the hands of who waited");
             late += 1;
             // Each writer ends what it was doing (the count may be behind by one).
             let then = writes.each_ref().map(|count| count.load(SeqCst));
@@ -510,7 +520,7 @@ fn the_first_write_is_contended() {
             }
         });
         assert_eq!((map.stats().entries, map.stats().publications), (4, 4));
-        assert_eq!(map.snapshot().len(), 4);
+        assert_eq!(map.snapshot().expect("memory").len(), 4);
     }
     assert_eq!(tally.alive(), 0);
 }

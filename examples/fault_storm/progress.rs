@@ -32,7 +32,7 @@ pub(crate) fn watch(duration: Duration, storm: &Storm) -> Result<(), Box<dyn Err
         }
         thread::sleep(left.min(TURN));
         // The loader reclaims as it writes; here is somebody who does at the same time.
-        let garbage = process_code_map().reclaim().versions;
+        let garbage = process_code_map().reclaim().items;
         if turn % TURNS_PER_DRAWING == 0 {
             let (faults, registrations) = storm.progress();
             let seconds = drawn.0.elapsed().as_secs_f64();

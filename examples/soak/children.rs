@@ -76,7 +76,7 @@ fn child(thread: &GuestThread, guests: &Guests, busy: &Map) -> Result<(), i32> {
     // Code of after the fork.
     drop(Guests::load());
     process_code_map().synchronize();
-    let shown = process_code_map().snapshot();
+    let shown = process_code_map().snapshot().expect("memory");
     let found = |pc| process_code_map().lookup(pc, |hit| hit.range().start());
     let agree = shown.iter().all(|code| found(code.range().start()) == Some(code.range().start()));
     ensure(agree && !shown.is_empty(), 8)?;

@@ -30,7 +30,7 @@ impl<'s> Views<'s> {
 
     /// One view comes, and one goes if there are enough.
     pub(crate) fn step(&mut self) {
-        let view = process_code_map().snapshot();
+        let view = process_code_map().snapshot().expect("memory");
         let showed = self.read(&view);
         self.kept.push(Kept { view, showed });
         if self.kept.len() > KEPT {

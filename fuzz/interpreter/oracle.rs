@@ -56,6 +56,13 @@ impl Oracle {
             assert_eq!(gone, Some((range.start(), range.end(), id)));
         }
     }
+
+    /// As `remove`, where it may never have been.
+    pub(crate) fn remove_if_there(&mut self, range: CodeRange, id: usize) {
+        if self.0.get(&range.start()) == Some(&(range.start(), range.end(), id)) {
+            self.0.remove(&range.start());
+        }
+    }
 }
 
 /// Whether a row and a range share an address: the highest start lies below the lowest end.

@@ -49,7 +49,8 @@ pub(crate) mod version;
 pub(crate) mod view;
 
 use crate::sync::{
-    AtomicPtr, AtomicU64, REBASE_FROM, Statistic, TOMBSTONES_LEFT, const_fn, edge, publication_barrier, unique_number,
+    AtomicPtr, AtomicU64, LOSSES, REBASE_FROM, SLOTS_PER_COMPACTION, Statistic, TOMBSTONES_LEFT,
+    const_fn, edge, publication_barrier, unique_number,
 };
 use address_range::{CodeRange, Pc};
 use core::ptr;
@@ -210,7 +211,7 @@ impl<T> Index<T> {
         publication_barrier();
         let Published { sequence, entries } = inserted?;
         if self.has_many_tombstones(entries, TOMBSTONES_LEFT) {
-            self.compact();
+            self.compact(SLOTS_PER_COMPACTION);
         }
         self.tend(sequence, true);
         Ok(sequence)
@@ -222,16 +223,23 @@ impl<T> Index<T> {
         slots: &[Slot<T>],
     ) -> Result<Published, Refusal> {
         let change = Change { add: slots, visit: &[] };
-        let is_large = slots.len() >= REBASE_FROM;
-        let mark = if is_large { BATCH | unique_number() } else { WRITE | reading.sequence() };
-        let mut edit = self.edit(&reading, mark);
+        // A small write is soon made anew. One that loses again and again may not be so small: a range may lie
+        // over many that are removed.
+        let keeps = |losses| slots.len() >= REBASE_FROM || losses >= LOSSES;
+        let mark = |losses, reading: &Reading<'_, T>| match keeps(losses) {
+            true => BATCH | unique_number(),
+            false => WRITE | reading.sequence(),
+        };
+        let mut losses = 0;
+        let mut edit = self.edit(&reading, mark(0, &reading));
         edit.apply(change)?;
         while !self.publish(&reading, &mut edit)? {
             let newer = self.enter();
-            if is_large {
+            if keeps(losses) {
                 edit.rebase(&reading.tree(), &newer.tree())?;
             } else {
-                edit = self.edit(&newer, WRITE | newer.sequence());
+                losses += 1;
+                edit = self.edit(&newer, mark(losses, &newer));
                 edit.apply(change)?;
             }
             reading = newer;
@@ -249,15 +257,23 @@ impl<T> Index<T> {
 
     /// Publishes the tree of `edit` in the place of what was read, unless another thread published first;
     /// says whether it did. Then the caller goes on with [`Index::retire_displaced`].
-    fn publish(&self, reading: &Reading<'_, T>, edit: &mut Edit<'_, T>) -> Result<bool, OutOfMemory> {
+    fn publish(
+        &self,
+        reading: &Reading<'_, T>,
+        edit: &mut Edit<'_, T>,
+    ) -> Result<bool, OutOfMemory> {
         let sequence = reading.sequence() + 1;
         let is_empty = edit.tree.root.is_nothing();
         let version = match is_empty {
             true => Version::empty(sequence),
-            false => {
-                Box::into_raw(Version::try_new(edit.tree, sequence, reading.section.era())?)
-            }
+            false => Box::into_raw(Version::try_new(edit.tree, sequence, reading.section.era())?),
         };
+        // Before the exchange: a thread that stops behind that does not make others look for tombstones which
+        // are not there.
+        let omitted = edit.omitted.len() as u64;
+        if omitted != 0 {
+            self.omissions.fetch_add(omitted, edge::statistic());
+        }
         // Ordering [publish]: Release; pairs with Acquire in `enter`.
         //   seen:     the whole version is visible;
         //   not seen: readers find the previous one, and count against its displacement;
@@ -267,11 +283,14 @@ impl<T> Index<T> {
             self.published.compare_exchange(reading.raw, version, edge::publish(), edge::lost());
         if published.is_ok() {
             edit.keep();
-        } else if !is_empty {
+            return Ok(true);
+        }
+        self.omissions.fetch_sub(omitted, edge::statistic());
+        if !is_empty {
             // SAFETY: from `Box::into_raw` above, and handed to nobody.
             drop(unsafe { Box::from_raw(version) });
         }
-        Ok(published.is_ok())
+        Ok(false)
     }
 
     /// Makes an entry invisible, at once and for all lookups. What the map holds of it comes back, to be
@@ -288,10 +307,15 @@ impl<T> Index<T> {
             // Ordering [note_removal]: Release; pairs with Acquire in `view`.
             //   seen: the entry is seen to be removed.
             self.removals.fetch_add(1, edge::note_removal());
-            self.displace_view();
             publication_barrier();
             // SAFETY: (`Retired::add`) 1. `Item::remove` has just returned it.
             unsafe { retired.add(self, entry::Entry::garbage(entry)) };
+            // Behind the fence in that ([writer_displaces], which meets [viewer_looks]): who waits for the
+            // entry waits for the view, too, which may hold the value.
+            if let Some(view) = self.displace_view() {
+                // SAFETY: (`Retired::add`) 1. taken out by an exchange, with its count.
+                unsafe { retired.add(self, view::View::garbage(view)) };
+            }
         }
     }
 
@@ -304,11 +328,17 @@ impl<T> Index<T> {
         // Ordering [see_removals]: Acquire; pairs with Release in `remove`.
         //   seen: so many entries are seen to be removed, so the view lacks them.
         let removals = self.removals.load(edge::see_removals());
-        let reading = self.enter();
+        // Both are loaded before the section looks at the era again: a view that is born in a later era than
+        // that of the section would not wait for it.
+        let (section, (raw, cached)) = self.eras.enter(|| {
+            // Ordering [read_published]: Acquire; as in `enter`.
+            let raw = self.published.load(edge::read_published());
+            // Ordering [see_view]: Acquire; pairs with Release below.
+            //   seen: the view is whole, and the era that it was born in is seen.
+            (raw, self.view.load(edge::see_view()))
+        });
+        let reading = Reading { section, raw };
         let Some(version) = reading.version() else { return Ok(None) };
-        // Ordering [see_view]: Acquire; pairs with Release below.
-        //   seen: the view is whole.
-        let cached = self.view.load(edge::see_view());
         // SAFETY: (`Shared::peek`) 1. null or a view; 2. its count is dropped when no reader can hold it
         // that entered before it was displaced.
         let view: Option<&View<T>> = unsafe { Shared::peek(cached) };
@@ -322,15 +352,21 @@ impl<T> Index<T> {
         // Ordering [show_view]: Release; pairs with Acquire above.
         //   failed: another thread put one there.
         if self.view.compare_exchange(cached, mine, edge::show_view(), edge::lost()).is_ok() {
+            // Ordering [viewer_looks]: SeqCst; meets [writer_displaces].
+            //   this fence first: whoever removes something finds this view in the cell;
+            //   this one second:  the removal is counted for the look below.
+            edge::viewer_looks();
             // SAFETY: (`retire_view`) 1. displaced by the exchange above.
             unsafe { self.retire_view(cached) };
+            // Whoever removed something meanwhile may have found the cell without this view.
+            if self.removals.load(edge::see_removals()) != removals {
+                let view = self.displace_view().unwrap_or(ptr::null_mut());
+                // SAFETY: (`retire_view`) 1. taken out by the call above.
+                unsafe { self.retire_view(view) };
+            }
         } else {
             // SAFETY: (`Shared::from_raw`) 1. from `into_raw` above.
             drop(unsafe { Shared::from_raw(mine) });
-        }
-        // Whoever removed something meanwhile may have found the cell without this view.
-        if self.removals.load(edge::see_removals()) != removals {
-            self.displace_view();
         }
         Ok(Some(view))
     }

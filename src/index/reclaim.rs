@@ -12,7 +12,6 @@
 //! Values are kept apart from memory. A registration frees memory only, and puts values that are due where
 //! the next call finds them that may run destructors.
 
-use super::{Index, Reading};
 use super::edit::Edit;
 use super::entry::Entry;
 use super::era::{Era, Sort, State};
@@ -22,6 +21,7 @@ use super::node::Node;
 use super::shared::{Block, Shared};
 use super::version::Version;
 use super::view::View;
+use super::{Index, Reading};
 use crate::sync::{
     ENDED_PER_TEND, ERA_BYTES, OPERATIONS_PER_TEND, Panics, RECLAIM_ADVANCES, RECLAIM_PATIENCE,
     dispose, edge, unless_destroying,
@@ -67,18 +67,15 @@ impl<T> Index<T> {
         if unsafe { Version::peek(displaced) }.is_some() {
             add(Version::garbage(displaced), size_of::<Version<T>>());
         }
-        for &node in &edit.replaced {
+        for node in edit.replaced.iter() {
             // SAFETY: (`Node::size`) 1. not retired yet.
             add(Node::garbage(node), unsafe { Node::size(node) });
         }
-        for &entry in &edit.omitted {
+        for entry in edit.omitted.iter() {
             // SAFETY: its block lives until it is omitted and freed.
             if unsafe { &*entry }.omit() {
                 add(Entry::garbage(entry), size_of::<Entry<T>>());
             }
-        }
-        if !edit.omitted.is_empty() {
-            self.omissions.fetch_add(edit.omitted.len() as u64, edge::statistic());
         }
         self.retire(Sort::Memory, chain, items, bytes);
     }
@@ -98,20 +95,22 @@ impl<T> Index<T> {
     pub(super) unsafe fn retire_view(&self, view: *mut Block<View<T>>) {
         if !view.is_null() {
             let mut chain = Chain::empty();
+            let garbage = View::garbage(view);
             // SAFETY: (`Chain::push`) 1. by 1. the count keeps it.
-            unsafe { chain.push(View::garbage(view)) };
-            self.retire(Sort::Values, chain, 0, 0);
+            unsafe { chain.push(garbage) };
+            let (items, bytes) = self.weight(Sort::Values, garbage);
+            self.retire(Sort::Values, chain, items, bytes);
         }
     }
 
-    /// Takes out the view that shows what is removed.
-    pub(super) fn displace_view(&self) {
-        if !self.view.load(edge::lost()).is_null() {
-            // Ordering [see_view]: Acquire; as in `view`.
-            let view = self.view.swap(ptr::null_mut(), edge::see_view());
-            // SAFETY: (`retire_view`) 1. by the exchange above.
-            unsafe { self.retire_view(view) };
+    /// Takes the view out of the cell, with its count.
+    pub(super) fn displace_view(&self) -> Option<*mut Block<View<T>>> {
+        if self.view.load(edge::lost()).is_null() {
+            return None;
         }
+        // Ordering [see_view]: Acquire; as in `view`.
+        let view = self.view.swap(ptr::null_mut(), edge::see_view());
+        (!view.is_null()).then_some(view)
     }
 
     /// What follows operation number `number` of a caller who may allocate, or not: now and then a step of
@@ -134,6 +133,9 @@ impl<T> Index<T> {
         let advanced = current.era.try_advance();
         let epoch = current.era.epoch();
         for sort in Sort::ALL {
+            // Nothing waits for the current era. What waited for an era before it on the same object, and
+            // was not taken when that one drained, is not to wait for this one.
+            self.settle(current.era, sort, current.era.waiting(sort).take(), None);
             // What was displaced three epochs ago: its number is this one's plus one, modulo four.
             let limbo = current.era.limbo(sort, epoch + 1);
             let taken = limbo.take();
@@ -217,8 +219,9 @@ impl<T> Index<T> {
                 }
                 free_to_go = Some(lived);
             }
+            let (count, size) = self.weight(sort, garbage);
+            (items, bytes) = (items + count, bytes + size);
             if sort == Sort::Memory {
-                (items, bytes) = (items + 1, bytes + self.size_of(garbage) as u64);
                 // SAFETY: (`free`) 1. no reader can hold it: see `eras`.
                 unsafe { self.free(garbage) };
             } else {
@@ -235,11 +238,9 @@ impl<T> Index<T> {
 
     /// Leaves garbage to an era that holds it.
     fn park(&self, source: &Era, era: &Era, number: u64, sort: Sort, garbage: *mut Garbage) {
-        if sort == Sort::Memory {
-            let bytes = self.size_of(garbage) as u64;
-            source.forget(1, bytes);
-            era.note(1, bytes);
-        }
+        let (items, bytes) = self.weight(sort, garbage);
+        source.forget(items, bytes);
+        era.note(items, bytes);
         let mut chain = Chain::empty();
         // SAFETY: (`Chain::push`) 1. popped by the caller.
         unsafe { chain.push(garbage) };
@@ -253,16 +254,22 @@ impl<T> Index<T> {
         }
     }
 
-    /// What garbage takes in memory, in bytes: nothing, if it is a view.
-    pub(super) fn size_of(&self, garbage: *mut Garbage) -> usize {
+    /// For how many pieces of memory garbage counts, and for how many bytes. (Values are counted apart, by
+    /// `removals` and `releases`.)
+    pub(super) fn weight(&self, sort: Sort, garbage: *mut Garbage) -> (u64, u64) {
         // SAFETY: callers have it in their hands.
-        match unsafe { &*garbage }.kind() {
+        let size = match unsafe { &*garbage }.kind() {
             Kind::Version => size_of::<Version<T>>(),
             // SAFETY: (`Node::size`) 1. as above.
             Kind::Node => unsafe { Node::<T>::size(Node::of_garbage(garbage)) },
+            Kind::Entry if sort == Sort::Values => return (0, 0),
             Kind::Entry => size_of::<Entry<T>>(),
-            Kind::View => 0,
-        }
+            // SAFETY: (`Shared::peek`) 1. and 2. a view, with the count that the cell had.
+            Kind::View => {
+                unsafe { Shared::<View<T>>::peek(View::of_garbage(garbage)) }.map_or(0, View::bytes)
+            }
+        };
+        (1, size as u64)
     }
 
     /// Frees memory.
@@ -331,7 +338,8 @@ impl<T> Index<T> {
     pub(crate) fn reclaim(&self) {
         // If there is no memory, the era stays the old one, and removed slots stay.
         let _ = self.eras.follow_fork(true);
-        while self.has_many_tombstones(self.enter().tree().entries, 0) && self.compact() {}
+        while self.has_many_tombstones(self.enter().tree().entries, 0) && self.compact(usize::MAX) {
+        }
         let mut patience = RECLAIM_PATIENCE;
         for _ in 0..RECLAIM_ADVANCES {
             let current = self.eras.current();

@@ -64,7 +64,7 @@ impl<T> Edit<'_, T> {
         }
         self.replace(&leaf)?;
         if let Some(removed) = in_its_place {
-            push(&mut self.omitted, removed.entry())?;
+            self.omitted.push(removed.entry())?;
             self.tree.entries -= 1;
         }
         // And up again.

@@ -106,9 +106,11 @@ impl EngineCode {
             }
         };
         match claim {
-            Ok(claim) => Shared::try_new(Original { engine: engine.clone(), memory, _claim: claim })
-                .map(|original| Self { original })
-                .map_err(|original| (OutOfMemory::of::<Original>(1).into(), original.memory)),
+            Ok(claim) => {
+                Shared::try_new(Original { engine: engine.clone(), memory, _claim: claim })
+                    .map(|original| Self { original })
+                    .map_err(|original| (OutOfMemory::of::<Original>(1).into(), original.memory))
+            }
             Err(refused) => Err((refused.into(), memory)),
         }
     }

@@ -26,13 +26,16 @@ fn addresses_where_nothing_is() {
     for pc in [0, 0xf, usize::MAX] {
         assert!(map.lookup(pc, |_| ()).is_none());
         assert!(map.enter().lookup(Pc::new(pc)).is_none());
-        assert!(map.snapshot().find(pc).is_none());
-        let around = map.snapshot();
+        assert!(map.snapshot().expect("memory").find(pc).is_none());
+        let around = map.snapshot().expect("memory");
         let around = around.neighbours(pc);
         assert_eq!((around.below.is_some(), around.above.is_some()), (pc > 0x10, pc < 0x10));
     }
     let empty = CodeMap::<()>::new();
-    assert!(empty.lookup(0_usize, |_| ()).is_none() && empty.snapshot().iter().next().is_none());
+    assert!(
+        empty.lookup(0_usize, |_| ()).is_none()
+            && empty.snapshot().expect("memory").iter().next().is_none()
+    );
 }
 
 #[test]

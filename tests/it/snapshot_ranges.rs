@@ -7,7 +7,7 @@ fn every_range_of_a_snapshot() {
     const CODE: [(usize, usize); 6] = [(2, 5), (5, 6), (9, 12), (12, 20), (25, 26), (30, 40)];
     let map = CodeMap::new();
     let _held = map.register_all(CODE.map(|(start, end)| (start..end, ()))).expect("no conflict");
-    let snapshot = map.snapshot();
+    let snapshot = map.snapshot().expect("memory");
     let mut asked = 0;
     for start in 0..=42_usize {
         for end in start..=42 {

@@ -1,7 +1,6 @@
 #![expect(unsafe_code, reason = "a global allocator")]
 //! An allocator that refuses the k-th allocation of the calling thread, or all from the k-th on.
 
-use pcmap::CodeMap;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -95,12 +94,13 @@ pub(crate) fn live_bytes() -> isize {
     PLAN.get().live_bytes
 }
 
-/// Uses the dependency once, so that it has nothing of this thread's own left to make.
-pub(crate) fn warm_up() {
-    let map = CodeMap::new();
-    drop(map.register(1..2, ()).expect("free"));
-    drop(map.snapshot());
-    map.synchronize();
+/// Runs `operation` on a thread that has not done anything before.
+#[expect(dead_code, reason = "not every test that counts memory needs it")]
+pub(crate) fn on_a_fresh_thread<R: Send>(operation: impl FnOnce() -> R + Send) -> R {
+    std::thread::scope(|scope| match scope.spawn(operation).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
 }
 
 /// Runs `one` for every k, once and for good, until a run meets no refusal. `one` is told k and

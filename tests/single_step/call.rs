@@ -236,10 +236,10 @@ impl<'s> Scene<'s> {
                     map.unregister_all(code);
                 });
             }
-            Snapshot => drop(map.snapshot()),
+            Snapshot => drop(map.snapshot().expect("memory")),
             DropSnapshot => {
                 let code = map.register_all(items()).expect("free");
-                scene.view = Some(map.snapshot());
+                scene.view = Some(map.snapshot().expect("memory"));
                 map.unregister_all(code).wait();
                 map.synchronize();
             }
@@ -267,7 +267,7 @@ impl<'s> Scene<'s> {
 
     /// What a snapshot of the map shows that is to be dropped, at one of its addresses.
     pub(crate) fn view_of_victim(&self) -> Option<(Snapshot<Tracked<'static>>, usize)> {
-        let view = self.victim.as_ref()?.snapshot();
+        let view = self.victim.as_ref()?.snapshot().expect("memory");
         Some((view, self.call.targets()[0].start))
     }
 
@@ -308,7 +308,7 @@ impl<'s> Scene<'s> {
                 let pc = self.call.shape.start(1);
                 assert_eq!(map.lookup(pc, |hit| hit.value().id()), Some(pc));
             }
-            Snapshot => self.view = Some(map.snapshot()),
+            Snapshot => self.view = Some(map.snapshot().expect("memory")),
             DropSnapshot => drop(self.view.take()),
             Stats => assert_eq!(map.stats().entries, self.call.shape.residents() + self.extras()),
             DropMap => drop(self.victim.take()),

@@ -47,7 +47,7 @@ fn live_on(site: &Site, call: &Call, is_after: Option<bool>, in_call: bool) {
         ensure!(id_at(place.start).is_none());
     }
     map.synchronize();
-    let view = map.snapshot();
+    let view = map.snapshot().expect("memory");
     ensure!(
         constant.iter().all(|point| view.find(point.pc).map(|c| c.value().id()) == point.before)
     );
