@@ -154,7 +154,10 @@ fn wait_for_later_code(map: &'static Map, stalled: u64) -> Duration {
     });
     match is_done.recv_timeout(PATIENCE) {
         Ok(waited) => waited,
-        Err(RecvTimeoutError::Timeout) => panic!("waited for ever; {}", map.stats()),
+        Err(RecvTimeoutError::Timeout) => {
+            let eras: Vec<_> = map.eras().map(|era| (era.number, era.retired, era.age)).collect();
+            panic!("waited for ever, stalled in {stalled}; {}; {eras:?}", map.stats())
+        }
         Err(RecvTimeoutError::Disconnected) => panic!("a wait failed"),
     }
 }
@@ -182,6 +185,7 @@ fn go_on_with_stalled_threads(length: Duration) {
         places.push((call, at));
     }
     let stalled = map.stats().eras;
+    println!("stopped at {places:x?}, era {stalled}");
     let begin = Instant::now();
     let (mut most, mut early, mut longest, mut waits) = (0, None, Duration::ZERO, 0);
     while begin.elapsed() < length {
@@ -202,7 +206,6 @@ fn go_on_with_stalled_threads(length: Duration) {
     let (early, pairs_early) = early.expect("there was time");
     let pairs = writers.pairs.load(SeqCst);
     let kib = |bytes: u64| bytes >> 10;
-    println!("stopped at {places:x?}");
     println!(
         "{pairs_early} pairs: {} KiB retained; {pairs} pairs: {} KiB, at most {} KiB; in the end {} KiB; \
          the index has {} KiB; {waits} waits of at most {longest:?}; {} eras, {} held; {} KiB of the heap in all",
