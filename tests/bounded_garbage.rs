@@ -4,6 +4,7 @@
 //! and what memory the process has. So does each writer behind its writes. `PCMAP_LONG=1` makes it ten
 //! times as long.
 #![cfg(target_os = "linux")]
+#![expect(unsafe_code, reason = "asks for the size of a page")]
 
 use pcmap::{CodeMap, Registration};
 use std::fs;
@@ -32,7 +33,9 @@ fn is_long() -> bool {
 fn resident() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").expect("the kernel tells");
     let pages = statm.split(' ').nth(1).expect("the second figure");
-    pages.parse::<u64>().expect("a number") * 4096
+    // SAFETY: no preconditions.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    pages.parse::<u64>().expect("a number") * page as u64
 }
 
 /// What writers do with what they registered.

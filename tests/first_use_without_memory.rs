@@ -7,6 +7,7 @@
 #![cfg_attr(target_os = "linux", expect(unsafe_code, reason = "an alarm for children that hang"))]
 
 #[cfg(target_os = "linux")]
+#[expect(dead_code, reason = "each test uses a part of it")]
 mod heap;
 
 #[cfg(target_os = "linux")]
@@ -31,6 +32,7 @@ mod linux {
     use std::thread;
 
     type Map = CodeMap<Box<usize>>;
+    type Code<'m> = Vec<Registration<'m, Box<usize>>>;
 
     /// How a trial went.
     const NOT_REFUSED: u8 = 10;
@@ -92,7 +94,7 @@ mod linux {
     }
 
     /// Readers of four eras, and code that is registered: the next era needs memory.
-    fn stalled(map: &Map) -> (Vec<Reader<'_, Box<usize>>>, Vec<Registration<'_, Box<usize>>>) {
+    fn stalled(map: &Map) -> (Vec<Reader<'_, Box<usize>>>, Code<'_>) {
         let (mut readers, mut code) = (Vec::new(), Vec::new());
         for number in 0..4 {
             readers.push(map.enter());

@@ -7,6 +7,7 @@
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![expect(unsafe_code, reason = "leaves for another context, as `siglongjmp` does")]
 
+#[expect(dead_code, reason = "each test uses a part of it")]
 mod heap;
 
 use pcmap::{CodeMap, Registration};

@@ -7,6 +7,7 @@
 
 #[path = "../benches/support/functions.rs"]
 mod functions;
+#[expect(dead_code, reason = "each test uses a part of it")]
 mod heap;
 #[path = "../benches/support/layouts.rs"]
 #[expect(dead_code, reason = "nothing is looked up here")]

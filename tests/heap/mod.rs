@@ -1,5 +1,4 @@
 #![expect(unsafe_code, reason = "a global allocator")]
-#![allow(dead_code, reason = "each test uses a part of it")]
 //! An allocator that counts, and can be told that there is no more memory, or that nobody may ask.
 
 use std::alloc::{GlobalAlloc, Layout, System};
