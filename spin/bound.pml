@@ -7,7 +7,7 @@
    With one writer nothing but readers can come between its steps, so they are merged: a reader sees
    the epoch and the era word, and shows its counts. With two writers the steps are apart.
 
-   Sizes: READERS, WRITERS, WRITES (of each writer but the first), K (cells), TH (so much garbage of an era may begin the next), OBJECTS,
+   Sizes: READERS, WRITERS, WRITES (of writer 1; 255: no end), K (cells), TH (so much garbage of an era may begin the next), OBJECTS,
    BOUND. A reader's second look is left out: whatever it sees, the reader counts itself out next.
 
    Weakenings, each of which is to be caught:
@@ -248,7 +248,7 @@ proctype Writer(byte me) {
   byte left = WRITES;
   do
   :: left > 0 ->
-     if :: me > 0 -> left-- :: else fi;
+     if :: me > 0 && WRITES < 255 -> left-- :: else fi;
      AMONG_WRITERS {
        /* Enter. */
        do
