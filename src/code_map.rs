@@ -340,10 +340,13 @@ impl<T: Send + Sync> CodeMap<T> {
     /// memory. **Errors**: none. **Panics**: if a value's destructor does. **Signal-safe**: no. Never returns
     /// when called inside a read section of the same map.
     pub fn synchronize(&self) {
-        let mut retirement = Retirement::new(self);
         self.index.destroy_due();
-        *retirement.retired() = self.index.adopt();
-        retirement.wait();
+        // Twice: entries are garbage only when their values are destroyed.
+        for _ in 0..2 {
+            let mut retirement = Retirement::new(self);
+            *retirement.retired() = self.index.adopt();
+            retirement.wait();
+        }
     }
 
     /// Figures: entries, publications, garbage and how long it has waited.

@@ -123,8 +123,9 @@ pub(crate) const TOMBSTONES_LEFT: u64 = 16;
 pub(crate) const SLOTS_PER_COMPACTION: usize = 512;
 /// Batches of so many ranges keep what they made when another write comes first.
 pub(crate) const REBASE_FROM: usize = 64;
-/// So does any write that was lost so many times.
-pub(crate) const LOSSES: u32 = 3;
+/// Before a batch of so many ranges an era begins, if a reader stays inside: they would be more than that reader may
+/// hold back.
+pub(crate) const ERA_RANGES: usize = 4096;
 
 /// A number that differs between threads, for choosing a shard: the address of a local variable.
 ///

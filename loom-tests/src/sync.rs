@@ -31,7 +31,7 @@ pub(crate) const RECLAIM_PATIENCE: u32 = 1;
 /// Compaction comes when it is asked for.
 pub(crate) const TOMBSTONES_LEFT: u64 = 1 << 32;
 pub(crate) const SLOTS_PER_COMPACTION: usize = 64;
-pub(crate) const LOSSES: u32 = 3;
+pub(crate) const ERA_RANGES: usize = 64;
 pub(crate) const REBASE_FROM: usize = 2;
 pub(crate) const ERA_BYTES: EraBytes = EraBytes;
 
@@ -39,6 +39,7 @@ thread_local! {
     static WEAKENED: Cell<Option<&'static str>> = const { Cell::new(None) };
     static GENERATION: Cell<usize> = const { Cell::new(1) };
     static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
+    static NUMBER: Cell<u64> = const { Cell::new(1) };
     static FULL: Cell<bool> = const { Cell::new(false) };
     static LAST_NUMBER: Cell<u64> = const { Cell::new(0) };
 }
@@ -186,8 +187,7 @@ pub(crate) fn fork_generation() -> usize {
 }
 
 pub(crate) fn unique_number() -> u64 {
-    LAST_NUMBER.set(LAST_NUMBER.get() + 1);
-    LAST_NUMBER.get()
+    NUMBER.replace(NUMBER.get() + 1)
 }
 
 pub(crate) fn unless_destroying<R>(_owner: usize, run: impl FnOnce() -> R) -> Option<R> {

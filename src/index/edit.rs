@@ -320,8 +320,15 @@ impl<'f, T> Edit<'f, T> {
                 if let Some((next, behind)) = rest.split_first() {
                     rest = behind;
                     let share = change.take_below(rest.first());
+                    let reach = self.last_added.map_or(0, |added| added.end());
                     seam = list.len();
-                    self.rewrite(old, &next, below, share, &mut list)?;
+                    if share.is_empty() && next.start() >= reach {
+                        // As it is, with its tombstones: there may be next to nothing else.
+                        append(&mut list, old.below(&next))?;
+                        self.replace(&next)?;
+                    } else {
+                        self.rewrite(old, &next, below, share, &mut list)?;
+                    }
                 } else if let Some(previous) = out.pop() {
                     let behind = core::mem::take(&mut list);
                     append(&mut list, old.below(&previous))?;

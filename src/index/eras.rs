@@ -323,6 +323,15 @@ impl Eras {
         }
     }
 
+    /// Begins an era if a reader stays inside, so that what comes now is not born in that reader's era.
+    pub(crate) fn leave_stalled_behind(&self) {
+        let current = self.current();
+        // (One side may be empty by chance.)
+        if !(current.era.try_advance() && current.era.try_advance()) {
+            self.begin(&current, true);
+        }
+    }
+
     /// Begins a new era, unless another thread did since `current` was read. Says whether the era is
     /// another one now: not so if no object is free, and none may or can be allocated.
     ///

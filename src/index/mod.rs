@@ -49,7 +49,7 @@ pub(crate) mod version;
 pub(crate) mod view;
 
 use crate::sync::{
-    AtomicPtr, AtomicU64, LOSSES, REBASE_FROM, SLOTS_PER_COMPACTION, Statistic, TOMBSTONES_LEFT,
+    AtomicPtr, AtomicU64, ERA_RANGES, REBASE_FROM, SLOTS_PER_COMPACTION, Statistic, TOMBSTONES_LEFT,
     const_fn, edge, publication_barrier, unique_number,
 };
 use address_range::{CodeRange, Pc};
@@ -199,6 +199,9 @@ impl<T> Index<T> {
     /// Lock-free: an attempt fails only when another thread published. Destructors do not run.
     pub(crate) fn insert(&self, items: &[Item<T>], slots: &[Slot<T>]) -> Result<u64, Refusal> {
         self.eras.follow_fork(true)?;
+        if slots.len() >= ERA_RANGES {
+            self.eras.leave_stalled_behind();
+        }
         let reading = self.enter();
         let born = reading.section.era();
         let in_map = || items.iter().filter(|item| !item.range.is_empty());
@@ -223,23 +226,22 @@ impl<T> Index<T> {
         slots: &[Slot<T>],
     ) -> Result<Published, Refusal> {
         let change = Change { add: slots, visit: &[] };
-        // A small write is soon made anew. One that loses again and again may not be so small: a range may lie
-        // over many that are removed.
-        let keeps = |losses| slots.len() >= REBASE_FROM || losses >= LOSSES;
-        let mark = |losses, reading: &Reading<'_, T>| match keeps(losses) {
+        let mark = |is_large, reading: &Reading<'_, T>| match is_large {
             true => BATCH | unique_number(),
             false => WRITE | reading.sequence(),
         };
-        let mut losses = 0;
-        let mut edit = self.edit(&reading, mark(0, &reading));
+        let mut is_large = slots.len() >= REBASE_FROM;
+        let mut edit = self.edit(&reading, mark(is_large, &reading));
         edit.apply(change)?;
         while !self.publish(&reading, &mut edit)? {
             let newer = self.enter();
-            if keeps(losses) {
+            if is_large {
                 edit.rebase(&reading.tree(), &newer.tree())?;
             } else {
-                losses += 1;
-                edit = self.edit(&newer, mark(losses, &newer));
+                // A small write is made anew sooner than rebased. (But one range may lie over many that are
+                // removed.)
+                is_large = edit.replaced.len() >= REBASE_FROM;
+                edit = self.edit(&newer, mark(is_large, &newer));
                 edit.apply(change)?;
             }
             reading = newer;
@@ -314,7 +316,7 @@ impl<T> Index<T> {
             // entry waits for the view, too, which may hold the value.
             if let Some(view) = self.displace_view() {
                 // SAFETY: (`Retired::add`) 1. taken out by an exchange, with its count.
-                unsafe { retired.add(self, view::View::garbage(view)) };
+                unsafe { retired.add(self, View::garbage(view)) };
             }
         }
     }

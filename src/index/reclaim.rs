@@ -122,7 +122,9 @@ impl<T> Index<T> {
             return;
         }
         let advanced = self.step(&current, ENDED_PER_TEND);
-        if is_full && !advanced && current.era.bytes() > ERA_BYTES {
+        // Also if threads that advance in step pass over the same list again and again.
+        let most = if advanced { 2 * ERA_BYTES } else { ERA_BYTES };
+        if is_full && current.era.bytes() > most {
             self.eras.begin(&current, may_allocate);
         }
     }
@@ -264,9 +266,10 @@ impl<T> Index<T> {
             Kind::Node => unsafe { Node::<T>::size(Node::of_garbage(garbage)) },
             Kind::Entry if sort == Sort::Values => return (0, 0),
             Kind::Entry => size_of::<Entry<T>>(),
-            // SAFETY: (`Shared::peek`) 1. and 2. a view, with the count that the cell had.
             Kind::View => {
-                unsafe { Shared::<View<T>>::peek(View::of_garbage(garbage)) }.map_or(0, View::bytes)
+                // SAFETY: (`Shared::peek`) 1. and 2. a view, with the count that the cell had.
+                let view: Option<&View<T>> = unsafe { Shared::peek(View::of_garbage(garbage)) };
+                view.map_or(0, View::bytes)
             }
         };
         (1, size as u64)

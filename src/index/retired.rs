@@ -13,11 +13,13 @@ use super::limbo::{Chain, Garbage};
 pub(crate) struct Retired {
     pub(super) chains: [Chain; 2],
     pub(super) tag: Option<Tag>,
+    /// What it counts for in the figures of the tag's era.
+    weight: (u64, u64),
 }
 
 impl Retired {
     pub(crate) const fn nothing() -> Self {
-        Self { chains: [Chain::empty(), Chain::empty()], tag: None }
+        Self { chains: [Chain::empty(), Chain::empty()], tag: None, weight: (0, 0) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -33,7 +35,17 @@ impl Retired {
     pub(super) unsafe fn add<T>(&mut self, index: &Index<T>, garbage: *mut Garbage) {
         // SAFETY: (`Chain::push`) 1. by 1. it is alive until it is released.
         unsafe { self.chains[Sort::Values as usize].push(garbage) };
-        self.tag = Some(index.eras.tag_behind_exchange());
+        let tag = index.eras.tag_behind_exchange();
+        let (items, bytes) = index.weight(Sort::Values, garbage);
+        if let Some(old) = self.tag.filter(|old| old.era() != tag.era() && self.weight.0 != 0) {
+            index.eras.tagged(&old).forget(self.weight.0, self.weight.1);
+            index.eras.tagged(&tag).note(self.weight.0, self.weight.1);
+        }
+        if items != 0 {
+            index.eras.tagged(&tag).note(items, bytes);
+            self.weight = (self.weight.0 + items, self.weight.1 + bytes);
+        }
+        self.tag = Some(tag);
     }
 }
 
