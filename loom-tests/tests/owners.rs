@@ -151,7 +151,6 @@ pub(crate) fn a_lookup_against_owners_that_come_and_go() {
             }
         });
         drop(first);
-        let _ = map.map.reclaim();
         joiner.join().unwrap();
         reader.join().unwrap();
         map.assert_empty();
