@@ -32,7 +32,7 @@ edges! {
     read_published = Acquire; // pairs with [publish]
 
     // Entries: removed, left out of a version, let go of.
-    remove = Release; // an exchange; [writer_displaces] orders it for readers
+    remove = Relaxed; // an exchange; [writer_displaces] orders it for readers
     tombstone = Relaxed; // read by lookups, ordered for them by whoever tells them
     release = AcqRel; // pairs with [omit]
     omit = AcqRel; // pairs with [release]

@@ -72,7 +72,7 @@ pub(crate) fn a_tombstone_against_a_writer_that_leaves_it_out() {
 /// link that the value was retired by. A reader still finds the blocks.
 #[test]
 pub(crate) fn released_and_omitted_at_once() {
-    check("released_and_omitted_at_once", Some(3), || {
+    check("released_and_omitted_at_once", Some(1), || {
         let drops = Drops::new();
         let index = Arc::new(Index::new());
         let code = [item(0x10, &drops), item(0x60, &drops)];
@@ -91,7 +91,7 @@ pub(crate) fn released_and_omitted_at_once() {
             move || assert!(!finds(&index, 0x10) && !finds(&index, 0x60))
         });
         index.destroy_due();
-        (0..4).for_each(|_| index.tend(0, true));
+        (0..3).for_each(|_| index.tend(0, true));
         writer.join().unwrap();
         reader.join().unwrap();
         assert_eq!(drops.count(), 2);

@@ -293,11 +293,13 @@ pub(crate) fn drained_by_another() {
     check("drained_by_another", Some(2), || {
         let world = World::new();
         let reader = spawn(&world, World::read);
+        thread::yield_now();
+        let tag = world.publish(1);
         let other = spawn(&world, |world| {
             world.begin();
             world.drain();
         });
-        let tag = world.publish(1);
+        thread::yield_now();
         // (No advance: its fence would order what the state has to.)
         world.free(0, 1, &tag);
         reader.join().unwrap();
@@ -314,6 +316,7 @@ pub(crate) fn an_era_that_has_ended_is_seen_to_have_begun() {
             world.begin();
             world.begin();
         });
+        thread::yield_now();
         let tag = world.eras.tag();
         assert!(!world.eras.has_passed(&tag), "nobody has seen it drained");
         let number = world.eras.current().number();

@@ -296,6 +296,7 @@ pub(crate) fn who_adopts_against_a_thread_that_retires() {
                 index.remove_items(&code[1..]);
             }
         });
+        thread::yield_now();
         let mut adopted = index.adopt();
         other.join().unwrap();
         index.leave_to_others(&mut adopted);
