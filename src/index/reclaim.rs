@@ -123,8 +123,8 @@ impl<T> Index<T> {
         }
         let advanced = self.step(&current, ENDED_PER_TEND);
         // Also if threads that advance in step pass over the same list again and again.
-        let most = if advanced { 2 * ERA_BYTES } else { ERA_BYTES };
-        if is_full && current.era.bytes() > most {
+        let bytes = current.era.bytes() / if advanced { 2 } else { 1 };
+        if is_full && bytes > ERA_BYTES {
             self.eras.begin(&current, may_allocate);
         }
     }
