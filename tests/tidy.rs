@@ -380,7 +380,7 @@ const WAITING: &[&str] = &[
     "Barrier",
     "spin_loop",
     "yield_now",
-    "park",
+    "thread::park",
     "thread_local!",
     "default_collector",
 ];

@@ -21,8 +21,8 @@ pub(crate) enum Operation {
     UnregisterWithoutMemory,
     Wait,
     Reclaim,
-    /// What was unregistered without memory is left out.
-    ReclaimBuried,
+    /// So much was unregistered that it is left out.
+    ReclaimRemoved,
     Synchronize,
     Enter,
     Lookup,
@@ -97,23 +97,23 @@ pub(crate) const CALLS: &[Call] = &[
     call(RegisterAll, Shape::Leaf, Few, 500),
     large(call(RegisterAll, Shape::FullLeaf, Dozen, 1000)), // cut
     large(call(RegisterAll, Shape::Tall, Two, 1000)),
-    call(Unregister, Shape::Empty, One, 200), // the last one
-    call(Unregister, Shape::Leaf, One, 200),
-    call(Unregister, Shape::Leaf, Far, 200), // whole before, packed behind
-    call(Unregister, Shape::WholeLeaf, One, 200),
-    large(call(Unregister, Shape::Joining, One, 1000)), // joined
-    call(Unregister, Shape::Tall, One, 300),
-    with_garbage(call(Unregister, Shape::Leaf, One, 800)),
-    call(UnregisterByKey, Shape::Leaf, One, 200),
-    call(UnregisterAll, Shape::Leaf, Few, 500),
-    large(call(UnregisterAll, Shape::FullLeaf, Dozen, 1000)),
-    large(call(UnregisterAll, Shape::Tall, Two, 1000)),
+    call(Unregister, Shape::Empty, One, 60),
+    call(Unregister, Shape::Leaf, One, 60),
+    call(Unregister, Shape::Leaf, Far, 60),
+    call(Unregister, Shape::WholeLeaf, One, 60),
+    large(call(Unregister, Shape::Joining, One, 300)),
+    call(Unregister, Shape::Tall, One, 60),
+    with_garbage(call(Unregister, Shape::Leaf, One, 300)),
+    call(UnregisterByKey, Shape::Leaf, One, 60),
+    call(UnregisterAll, Shape::Leaf, Few, 100),
+    call(UnregisterAll, Shape::FullLeaf, Dozen, 100),
+    call(UnregisterAll, Shape::Tall, Two, 100),
     call(UnregisterWithoutMemory, Shape::Leaf, One, 50),
     call(UnregisterWithoutMemory, Shape::Leaf, Few, 50),
     call(Wait, Shape::Leaf, One, 1000),
     call(Reclaim, Shape::Leaf, One, 1000),
     large(call(Reclaim, Shape::Tall, Two, 1000)),
-    call(ReclaimBuried, Shape::Leaf, Few, 1000),
+    call(ReclaimRemoved, Shape::Leaf, Few, 1000),
     call(Synchronize, Shape::Leaf, One, 1000),
     call(Enter, Shape::Tall, One, 15),
     call(Lookup, Shape::Leaf, One, 30),
@@ -170,10 +170,10 @@ impl Call {
         }
     }
 
-    /// Whether the call changes what lookups see at a single moment. (Without memory entries
-    /// disappear one after another.)
+    /// Whether the call changes what lookups see at a single moment. (Entries disappear one after
+    /// another.)
     pub(crate) fn is_one_publication(&self) -> bool {
-        self.operation != UnregisterWithoutMemory
+        !matches!(self.operation, UnregisterAll | UnregisterWithoutMemory)
     }
 }
 
@@ -230,7 +230,7 @@ impl<'s> Scene<'s> {
                     drop(map.unregister_all(map.register_all(items()).expect("free")));
                 }
             }
-            ReclaimBuried => {
+            ReclaimRemoved => {
                 let code = map.register_all(items()).expect("free");
                 allocator::refusing(|| drop(map.unregister_all(code)));
             }
@@ -250,11 +250,19 @@ impl<'s> Scene<'s> {
         scene
     }
 
-    /// Brings the map to where the next write takes out garbage, or does not, as it should be.
+    /// Brings the map to where the next write takes out garbage, or does not, as it should be: registrations
+    /// are counted for that, and removals, each for themselves.
     fn settle_number(&mut self) {
         let wanted = if self.call.takes_out_garbage { WRITES_PER_RECLAIM - 1 } else { 1 };
         let map = self.site.map();
-        while map.stats().publications % WRITES_PER_RECLAIM != wanted {
+        let removes = self.call.shows_targets()[0];
+        let number = || {
+            let publications = map.stats().publications;
+            let view = map.snapshot().expect("memory");
+            // (Of an empty map there is nothing to unregister.)
+            if removes { view.sequence().saturating_sub(publications) } else { publications }
+        };
+        while number() % WRITES_PER_RECLAIM != wanted {
             let place = self.call.shape.rivals_gap(1);
             self.extra = match self.extra.take() {
                 Some(_) => None,
@@ -291,7 +299,7 @@ impl<'s> Scene<'s> {
                 allocator::refusing(|| drop(map.unregister_all(self.held.drain(..))));
             }
             Wait => self.held.pop().expect("one").unregister().wait(),
-            Reclaim | ReclaimBuried => {
+            Reclaim | ReclaimRemoved => {
                 let _ = map.reclaim();
             }
             Synchronize => map.synchronize(),
@@ -322,7 +330,7 @@ impl<'s> Scene<'s> {
     }
 }
 
-/// A map with ranges, garbage, something buried, and a version that a snapshot shares.
+/// A map with ranges, garbage, something removed, and a view.
 fn victim(site: &Site, items: impl Iterator<Item = (Range<usize>, Tracked<'static>)>) -> Map {
     let map = Map::new();
     let value = |i| site.tally.track(i);

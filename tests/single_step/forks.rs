@@ -148,7 +148,7 @@ fn fork_in(call: Call, site: &Site) -> Children {
     else {
         // A child, in which the call that was interrupted has ended.
         live_on(site, &call, Some(true), false);
-        ensure!(scene.undo().map().stats().retired == 0);
+        ensure!(scene.undo().map().reclaim().is_empty());
         leave(0);
     };
     scene.undo();

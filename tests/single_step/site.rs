@@ -140,6 +140,7 @@ impl Site {
     pub(crate) fn check(&self) {
         let map = self.map();
         map.synchronize();
+        assert!(map.reclaim().is_empty());
         let stats = map.stats();
         assert_eq!((stats.entries, stats.retired), (self.shape.residents(), 0), "{stats}");
         assert_eq!(self.tally.alive(), stats.entries, "each value is there, or dropped once");

@@ -220,7 +220,7 @@ fn live_on(sight: &Sight, engine: &Engine, is_after: bool) {
     ensure!(sight.look(&reader, &from).is_ok());
     ensure!(sight.look_around(&reader, 0).is_ok());
     drop(reader);
-    ensure!(!is_after || map.stats().retired == 0);
+    ensure!(!is_after || map.reclaim().is_empty());
 }
 
 #[test]

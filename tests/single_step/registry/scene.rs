@@ -368,6 +368,7 @@ impl Scene {
         }
         drop(self.neighbours);
         site.map().synchronize();
+        assert!(site.map().reclaim().is_empty());
         let stats = site.map().stats();
         assert_eq!((stats.entries, stats.retired), (site.entries, 0), "{stats}");
         assert_eq!(site.pages.live(), 0, "each region was given back");
