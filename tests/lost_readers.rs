@@ -128,7 +128,9 @@ type Figures = [Figure; 5];
 
 fn tell(way: &str, figures: Figures) {
     for Figure { rounds, retired, grown, held, eras } in figures {
-        println!("{way}, {rounds} rounds: {retired} pieces wait, {grown} bytes, {held} held, {eras} eras");
+        println!(
+            "{way}, {rounds} rounds: {retired} pieces wait, {grown} bytes, {held} held, {eras} eras"
+        );
     }
 }
 

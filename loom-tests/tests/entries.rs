@@ -51,7 +51,9 @@ pub(crate) fn a_tombstone_against_a_writer_that_leaves_it_out() {
         let writer = thread::spawn({
             let (index, drops) = (index.clone(), drops.clone());
             move || {
-                index.insert_items(&[item(0x20, &drops), item(0x30, &drops)]).expect("nothing in the way");
+                index
+                    .insert_items(&[item(0x20, &drops), item(0x30, &drops)])
+                    .expect("nothing in the way");
             }
         });
         index.remove_items(&code);
@@ -83,7 +85,9 @@ pub(crate) fn released_and_omitted_at_once() {
         let writer = thread::spawn({
             let (index, drops) = (index.clone(), drops.clone());
             move || {
-                index.insert_items(&[item(0x20, &drops), item(0x30, &drops)]).expect("nothing in the way");
+                index
+                    .insert_items(&[item(0x20, &drops), item(0x30, &drops)])
+                    .expect("nothing in the way");
             }
         });
         let reader = thread::spawn({

@@ -142,7 +142,9 @@ pub(crate) fn garbage_of_a_thread_that_ended() {
                 code[0].value().assert_of(code[0].range);
                 index.remove_items(&code);
                 drop(code);
-                index.insert_items(&[item(0x20, &drops), item(0x30, &drops)]).expect("nothing in the way");
+                index
+                    .insert_items(&[item(0x20, &drops), item(0x30, &drops)])
+                    .expect("nothing in the way");
             }
         });
         (0..4).for_each(|_| step(&index));

@@ -49,8 +49,8 @@ pub(crate) mod version;
 pub(crate) mod view;
 
 use crate::sync::{
-    AtomicPtr, AtomicU64, ERA_RANGES, REBASE_FROM, SLOTS_PER_COMPACTION, Statistic, TOMBSTONES_LEFT,
-    const_fn, edge, publication_barrier, unique_number,
+    AtomicPtr, AtomicU64, ERA_RANGES, REBASE_FROM, SLOTS_PER_COMPACTION, Statistic,
+    TOMBSTONES_LEFT, const_fn, edge, publication_barrier, unique_number,
 };
 use address_range::{CodeRange, Pc};
 use core::ptr;
