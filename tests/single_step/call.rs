@@ -186,8 +186,6 @@ pub(crate) struct Scene<'s> {
     key: Option<RegistrationKey<Tracked<'static>>>,
     view: Option<Snapshot<Tracked<'static>>>,
     victim: Option<Map>,
-    /// Brings the number of publications to where it should be.
-    extra: Option<Registration<'static, Tracked<'static>>>,
 }
 
 /// So many boundaries lie between two at which something is done that takes long: in the long
@@ -210,7 +208,6 @@ impl<'s> Scene<'s> {
             key: None,
             view: None,
             victim: None,
-            extra: None,
         };
         let map = site.map();
         let items = || call.targets().into_iter().map(|t| (t.clone(), site.tally.track(t.start)));
@@ -264,10 +261,7 @@ impl<'s> Scene<'s> {
         };
         while number() % WRITES_PER_RECLAIM != wanted {
             let place = self.call.shape.rivals_gap(1);
-            self.extra = match self.extra.take() {
-                Some(_) => None,
-                None => Some(self.site.register(place)),
-            };
+            drop(self.site.register(place));
         }
     }
 
@@ -310,18 +304,13 @@ impl<'s> Scene<'s> {
             }
             Snapshot => self.view = Some(map.snapshot().expect("memory")),
             DropSnapshot => drop(self.view.take()),
-            Stats => assert_eq!(map.stats().entries, self.call.shape.residents() + self.extras()),
+            Stats => assert_eq!(map.stats().entries, self.call.shape.residents()),
             DropMap => drop(self.victim.take()),
         }
     }
 
-    fn extras(&self) -> usize {
-        usize::from(self.extra.is_some())
-    }
-
     /// Takes back what the call did, and sees that nothing else is left of it.
     pub(crate) fn undo(mut self) -> &'s Site {
-        drop(self.extra.take());
         drop(self.site.map().unregister_all(mem::take(&mut self.held)));
         let site = self.site;
         drop(self);

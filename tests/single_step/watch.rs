@@ -177,15 +177,20 @@ impl Watch {
         }
     }
 
-    /// Takes a reader now and then, and sees that it goes on saying what it said first.
+    /// Takes a reader now and then, and sees that it goes on saying what it said first, without what has
+    /// been unregistered since.
     fn look_through_held(&self, number: usize, wrong: &dyn Fn(&'static str, usize, Option<usize>)) {
         let Ok(mut place) = self.held.try_borrow_mut() else { return };
         let is_over = |held: &Held| number >= held.since + self.holds_for;
-        if let Some(held) = place.as_ref() {
+        if let Some(held) = place.as_mut() {
             let all = is_over(held);
             for (i, point) in self.changing.iter().enumerate() {
                 if all || i == number % self.changing.len() {
                     let found = id_at(&held.reader, point.pc);
+                    let is_gone = found.is_none() && point.after.is_none();
+                    if is_gone {
+                        held.said[i] = None; // and does not come back
+                    }
                     if found != held.said[i] {
                         wrong("a reader that was held changed its mind", point.pc, found);
                     }

@@ -137,9 +137,9 @@ impl Call {
         self.neighbours != 0
     }
 
-    /// Whether lookups see the change at a single moment. (Without memory code disappears piece by
+    /// Whether lookups see the change at a single moment. (The code of a store disappears piece by
     /// piece.)
     pub(super) fn is_one_publication(&self) -> bool {
-        self.operation != DropStoreWithoutMemory
+        !matches!(self.operation, DropStore | DropStoreWithoutMemory)
     }
 }

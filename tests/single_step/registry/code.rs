@@ -98,6 +98,12 @@ pub(crate) fn call(function: usize) -> u32 {
     function()
 }
 
+/// Whether the code `id` that starts at `start` is mapped and executable, though no lookup may find it any
+/// more. Signal-safe.
+pub(crate) fn runs_still(start: usize, id: u8) -> bool {
+    call(start + STRIDE * 2) == id.into()
+}
+
 /// The first byte of a region. Signal-safe.
 pub(crate) fn first_byte(start: usize) -> u8 {
     // SAFETY: whoever calls this keeps the region mapped; it is readable in either state. Volatile:

@@ -1,6 +1,6 @@
 //! What lookups must say about code: the states it goes through, in turn, and never back.
 
-use super::code::{Pages, Wrong, first_byte, owners_of};
+use super::code::{Pages, Wrong, first_byte, owners_of, runs_still};
 use pcmap::registry::ResidentCode;
 use pcmap::{CodeMap, Reader};
 use std::cell::{Cell, RefCell};
@@ -131,11 +131,12 @@ pub(crate) struct Watch {
     wrong: Cell<Option<(Wrong, usize)>>,
 }
 
-/// A reader that is held, since when, and whether it saw the state after the call.
+/// A reader that is held, since when, and what it found: at first, and last.
 struct Held {
     reader: Reader<'static, ResidentCode>,
     since: usize,
-    said: bool,
+    found: [bool; MOST],
+    finds: [bool; MOST],
 }
 
 impl Watch {
@@ -178,31 +179,34 @@ impl Watch {
         if self.holds_for != 0 { self.look_through_held(number) } else { Ok(()) }
     }
 
-    /// Takes a reader now and then. It goes on finding what it found first, mapped and executable
-    /// whatever became of it; and nothing that came later.
+    /// Takes a reader now and then. It goes on finding what it found first, until that is unregistered, and
+    /// nothing that came later. What it found is mapped and executable whatever became of it.
     fn look_through_held(&self, number: usize) -> Result<(), Wrong> {
         let Ok(mut place) = self.held.try_borrow_mut() else { return Ok(()) };
-        if let Some(held) = place.as_ref() {
-            for target in &self.sight.targets {
-                let changes =
-                    target.states[0].is_some() != target.states[target.states.len() - 1].is_some();
+        if let Some(held) = place.as_mut() {
+            for (i, target) in self.sight.targets.iter().enumerate() {
+                let goes = target.states[target.states.len() - 1].is_none();
                 let Some(start) = self.sight.pages.start(target.region) else { continue };
-                let found = owners_of(&held.reader, start, target.id, self.sight.runs)?;
-                let expected = if changes && held.said {
-                    target.states[target.states.len() - 1].is_some()
-                } else {
-                    target.states[0].is_some()
-                };
-                if found.is_some() != expected {
+                let found = owners_of(&held.reader, start, target.id, self.sight.runs)?.is_some();
+                if found != held.finds[i] && (found || !goes) {
                     return Err("a reader that was held changed its mind");
+                }
+                held.finds[i] = found;
+                if held.found[i] && self.sight.runs && !runs_still(start, target.id) {
+                    return Err("what a reader holds has changed");
                 }
             }
         }
         if place.as_ref().is_none_or(|held| number >= held.since + self.holds_for) {
             // The next one enters before this one leaves: there is always one inside.
             let reader = self.sight.map.enter();
-            let said = self.sight.is_after(&self.sight.look(&reader, &self.seen.get())?);
-            *place = Some(Held { reader, since: number, said });
+            let mut found = [false; MOST];
+            for (found, target) in found.iter_mut().zip(&self.sight.targets) {
+                if let Some(start) = self.sight.pages.start(target.region) {
+                    *found = owners_of(&reader, start, target.id, self.sight.runs)?.is_some();
+                }
+            }
+            *place = Some(Held { reader, since: number, found, finds: found });
         }
         Ok(())
     }
