@@ -1,3 +1,4 @@
+#![expect(unsafe_code, reason = "follows the published pointer")]
 //! One version of the map: a tree that does not change any more, and its number.
 
 use super::limbo::{Garbage, Kind};
