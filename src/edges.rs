@@ -32,7 +32,7 @@ edges! {
     read_published = Acquire; // pairs with [publish]
 
     // Entries: removed, left out of a version, let go of.
-    remove = Release; // an exchange; [writer_displaces] orders it for readers
+    remove = Relaxed; // an exchange; [writer_displaces] orders it for readers
     tombstone = Relaxed; // read by lookups, ordered for them by whoever tells them
     release = AcqRel; // pairs with [omit]
     omit = AcqRel; // pairs with [release]
@@ -64,9 +64,11 @@ registry_edges! {
 // A fence right behind an atomic read-modify-write, which some machines make one of itself.
 fences_behind_exchange! {
     reader_announces = SeqCst; // meets [writer_displaces] and [scanner_looks]
-    writer_displaces = SeqCst; // meets [reader_announces] and [scanner_looks]
+    writer_displaces = SeqCst; // meets [reader_announces], [scanner_looks] and [viewer_looks]
     parker_looks = SeqCst; // meets [drainer_looks]
     drainer_looks = SeqCst; // meets [parker_looks]
+    viewer_looks = SeqCst; // meets [writer_displaces]
+    follower_looks = SeqCst; // meets itself
 }
 
 fences! {

@@ -1,9 +1,9 @@
 //! A registration's life: held, leaked, taken apart, unregistered, and known to be over.
 
 use crate::CodeMap;
+use crate::index::MapId;
 use crate::index::address_range::CodeRange;
 use crate::index::entry::Item;
-use crate::index::MapId;
 use crate::index::retired::Retired;
 use core::fmt;
 use core::mem::ManuallyDrop;
@@ -60,7 +60,7 @@ pub struct RegistrationKey<T> {
 /// drop(c.unregister());
 /// ```
 ///
-/// One that is forgotten (`mem::forget`) keeps the value until the map is dropped.
+/// One that is forgotten (`mem::forget`) keeps the value for good.
 #[must_use = "a reader may still hold the code: wait before it is unmapped (or drop this, if nothing is)"]
 pub struct Retirement<'m, T: Send + Sync> {
     map: &'m CodeMap<T>,
@@ -91,8 +91,8 @@ impl<'m, T: Send + Sync> Registration<'m, T> {
     /// When this returns, no new lookup finds the code, on any thread. [`Retirement`] shows what to do with
     /// the answer, and when the value is destroyed. The range is free at once for other code.
     ///
-    /// **Cost**: constant: a flag in the entry; now and then, values are destroyed that were unregistered
-    /// before. **Progress**: the flag is one store, the rest is lock-free. **Errors**: none; it allocates
+    /// **Cost**: constant: a flag in the entry. One in eight also frees garbage that is due, and destroys values
+    /// that were unregistered before: constant for each, and no more of them than were retired. **Progress**: the flag is one store, the rest is lock-free. **Errors**: none; it allocates
     /// nothing and builds nothing. **Panics**: none of its own (a destructor of such a value may).
     /// **Signal-safe**: no.
     pub fn unregister(self) -> Retirement<'m, T> {

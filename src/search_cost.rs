@@ -135,7 +135,7 @@ fn what_came_and_went_costs_later_lookups_little() {
     for stub in &stubs {
         index.remove_items(core::slice::from_ref(stub));
     }
-    while index.compact() {}
+    while index.compact(usize::MAX) {}
     let after = mean_reads(&index, &ranges);
     println!(
         "{} stubs: reads {before:.2} before, {during:.2} beside them, {after:.2} after",

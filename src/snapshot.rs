@@ -18,7 +18,7 @@ use core::fmt;
 /// ```
 /// let map = pcmap::CodeMap::new();
 /// let _code = map.register_all([(0x1000..0x1800, "a"), (0x2000..0x2800, "b")]).unwrap();
-/// let view = map.snapshot();
+/// let view = map.snapshot().unwrap();
 /// drop(_code);
 /// assert_eq!(view.iter().map(|code| *code.value()).collect::<String>(), "ab");
 /// assert_eq!(view.find(0x2010).map(|code| code.range().start()), Some(0x2000));
@@ -120,7 +120,7 @@ impl<T> Snapshot<T> {
     /// let map = pcmap::CodeMap::new();
     /// let _code = map.register_all((1..9).map(|i| (i * 0x100..i * 0x100 + 0x80, i))).unwrap();
     /// let part = 0x240..0x400;
-    /// let found: Vec<_> = map.snapshot().range(part.try_into().unwrap()).map(|code| *code.value()).collect();
+    /// let found: Vec<_> = map.snapshot().unwrap().range(part.try_into().unwrap()).map(|code| *code.value()).collect();
     /// assert_eq!(found, [2, 3]);
     /// ```
     pub fn range(&self, range: CodeRange) -> impl DoubleEndedIterator<Item = Registered<'_, T>> {
@@ -136,7 +136,7 @@ impl<T> Snapshot<T> {
     /// ```
     /// let map = pcmap::CodeMap::new();
     /// let _code = map.register_all([(0x1000..0x1800, "a"), (0x2000..0x2800, "b")]).unwrap();
-    /// let view = map.snapshot();
+    /// let view = map.snapshot().unwrap();
     /// let around = view.neighbours(0x1900);
     /// assert!(around.at.is_none());
     /// assert_eq!(around.below.map(|code| *code.value()), Some("a"));

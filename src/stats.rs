@@ -31,7 +31,7 @@ pub struct Stats {
     /// Garbage that is not freed yet: nodes, versions and entries that were displaced, and values that
     /// were unregistered.
     pub retired: u64,
-    /// Its memory in bytes (without what values own).
+    /// Its memory in bytes: nodes, versions, entries and the vectors of snapshots (without what values own).
     pub retired_bytes: u64,
     /// Garbage that was freed.
     pub destroyed: u64,

@@ -13,8 +13,8 @@ pub(crate) use crate::sys::barrier::publication_barrier;
 pub(crate) use crate::sys::clock::{coarse_nanos, pause};
 pub(crate) use crate::sys::destroying::unless_destroying;
 pub(crate) use crate::sys::fork::generation as fork_generation;
-pub(crate) use crate::sys::prefetch::prefetch;
 pub(crate) use crate::sys::panics::Panics;
+pub(crate) use crate::sys::prefetch::prefetch;
 
 /// The orderings by edge name.
 pub(crate) mod edge {
@@ -105,8 +105,8 @@ pub(crate) const FREE_PER_SIZE: usize = 8;
 
 /// One in so many registrations (and removals) makes a step of reclamation. An advance is a look at all
 /// shards, which takes from readers the cache lines that they count on; what is freed at a time is no
-/// more than an allocator keeps at hand (glibc's threads keep seven blocks of each size).
-pub(crate) const OPERATIONS_PER_TEND: u64 = 6;
+/// more than what an allocator and the free list keep at hand.
+pub(crate) const OPERATIONS_PER_TEND: u64 = 8;
 /// So many objects of ended eras are looked at in such a step.
 pub(crate) const ENDED_PER_TEND: usize = 4;
 /// When so many bytes of garbage wait in an era and its epoch cannot advance, a new era begins. It is what a
@@ -116,8 +116,16 @@ pub(crate) const ERA_BYTES: u64 = 256 << 10;
 pub(crate) const RECLAIM_ADVANCES: u32 = 8;
 /// and gives up when it could not so many times.
 pub(crate) const RECLAIM_PATIENCE: u32 = 3;
+/// A registration compacts when there are so many tombstones more than a quarter of all ranges: where there
+/// are few ranges, it would have to do so all the time.
+pub(crate) const TOMBSTONES_LEFT: u64 = 16;
+/// It looks for them among so many ranges: some leaves.
+pub(crate) const SLOTS_PER_COMPACTION: usize = 512;
 /// Batches of so many ranges keep what they made when another write comes first.
 pub(crate) const REBASE_FROM: usize = 64;
+/// Before a batch of so many ranges an era begins, if a reader stays inside: they would be more than that reader may
+/// hold back.
+pub(crate) const ERA_RANGES: usize = 4096;
 
 /// A number that differs between threads, for choosing a shard: the address of a local variable.
 ///

@@ -97,7 +97,10 @@ fn go_on_without(map: &Map, tally: &'static Tally, lose: impl FnOnce()) -> Figur
     assert!(map.eras().any(|era| era.number == before.eras && !era.is_current));
     assert_eq!(last.held, one_before.held, "{figures:?}");
     assert!(last.grown <= one_before.grown + 16 * 1024, "it grows: {figures:?}");
-    assert!(peak <= before.index_bytes as isize + ERA_BYTES, "{peak}: {figures:?}");
+    // Beside that, what waits for its turn as it does without the reader.
+    const WAITS_ANYWAY: isize = 64 * 1024;
+    let most = before.index_bytes as isize + ERA_BYTES + WAITS_ANYWAY;
+    assert!(peak <= most, "{peak}: {figures:?}");
     // What is newer goes at once, with its value.
     let left = map.reclaim();
     assert!(left.bytes <= before.index_bytes as u64 + ERA_BYTES as u64, "{left:?}");
@@ -128,7 +131,9 @@ type Figures = [Figure; 5];
 
 fn tell(way: &str, figures: Figures) {
     for Figure { rounds, retired, grown, held, eras } in figures {
-        println!("{way}, {rounds} rounds: {retired} pieces wait, {grown} bytes, {held} held, {eras} eras");
+        println!(
+            "{way}, {rounds} rounds: {retired} pieces wait, {grown} bytes, {held} held, {eras} eras"
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! The model of reclamation by eras (`spin/`), explored by spin, where that is installed.
+//! The models of reclamation by eras (`spin/`), explored by spin, where that is installed.
 //!
 //! Each configuration is explored whole and must hold. Each weakening takes one rule of the protocol
 //! away and must be caught, which shows that the assertions can fail. `spin/README.md` explains both.
@@ -44,6 +44,13 @@ const RUNS: &[Run] = &[
     caught("eras", &["NO_STATE_LOOK", "RECLAIMERS=2", "EPOCHS=2"]),
     caught("eras", &["NO_ERA_LOOK", "RECLAIMERS=2", "SPLIT"]),
     caught("eras", &["PARK_AND_GO", "RECLAIMERS=2", "ERAS=2", "SPLIT", "LOST"]),
+    holds("bound", &[]),
+    holds("bound", &["READERS=2", "K=1", "TH=1", "SLACK=3"]),
+    caught("bound", &["BOUND=7"]),
+    caught("bound", &["NO_ERAS"]),
+    caught("bound", &["ONLY_DUE"]),
+    caught("bound", &["NOT_BORN"]),
+    caught("bound", &["NOT_MARKED", "READERS=2", "K=1", "TH=1", "SLACK=3"]),
 ];
 
 /// What a program prints; `None`: it is not installed.
@@ -78,7 +85,7 @@ fn explore(run: &Run) -> (bool, u64) {
     let words =
         output(Command::new("cc").args(options).current_dir(&folder)).expect("a C compiler");
     assert!(folder.join("pan").exists(), "{title}: {words}");
-    let words = output(Command::new("./pan").args(["-m1000000", "-w24"]).current_dir(&folder));
+    let words = output(Command::new("./pan").args(["-m2000000", "-w24"]).current_dir(&folder));
     let words = words.expect("just compiled");
     fs::remove_dir_all(&folder).expect("no file is in use");
     let whole = !["out of memory", "max search depth", "Search not completed"]
@@ -125,7 +132,9 @@ fn the_protocol_holds_and_each_weakening_is_caught() {
 #[test]
 fn each_weakening_of_a_model_is_run_and_has_a_line_in_the_readme() {
     let readme = include_str!("../spin/README.md");
-    for (model, text) in [("eras", include_str!("../spin/eras.pml"))] {
+    let eras = ("eras", include_str!("../spin/eras.pml"));
+    let bound = ("bound", include_str!("../spin/bound.pml"));
+    for (model, text) in [eras, bound] {
         let list = text.split("to be caught:").nth(1).and_then(|rest| rest.split("*/").next());
         let list = list.expect("a list of weakenings");
         for name in list.lines().filter_map(|line| line.split_whitespace().next()) {

@@ -30,18 +30,22 @@ mod stats;
 pub use code_map::CodeMap;
 pub use error::{Refused, RegisterAllError, RegisterError, WrongMap};
 pub use index::address_range::{CodeRange, Pc, RangeError};
+pub use index::try_box::OutOfMemory;
 pub use reader::{Hit, Reader};
 pub use registration::{Registration, RegistrationKey, Retirement};
 pub use snapshot::{Neighbours, Registered, Snapshot};
-pub use stats::{Remaining, Stats};
+pub use stats::{EraStats, Remaining, Stats};
 
 #[cfg(test)]
 #[path = "../tests/model.rs"]
 mod model;
 
 #[cfg(test)]
-#[path = "../tests/grace_period.rs"]
-mod grace_period;
+#[path = "../tests/entries.rs"]
+mod entries;
+#[cfg(test)]
+#[path = "../tests/eras.rs"]
+mod eras;
 #[cfg(test)]
 #[path = "../tests/owners.rs"]
 mod owners;
@@ -51,6 +55,9 @@ mod publication;
 #[cfg(test)]
 #[path = "../tests/reclamation.rs"]
 mod reclamation;
+#[cfg(test)]
+#[path = "../tests/views.rs"]
+mod views;
 #[cfg(test)]
 #[path = "../tests/weakened.rs"]
 mod weakened;

@@ -2,21 +2,20 @@
 //!
 //! What differs from the real one, and why that is right:
 //!
-//! - The cell of owned snapshots is a stand-in (`ArcSwapAny`) that does what arc-swap promises. It
-//!   is a loom mutex, which orders its users more than arc-swap promises to; neither handlers nor
-//!   writers are among them.
 //! - Counters that only statistics read are not modelled.
 //! - Two shards, nodes of eight slots, and constants small enough that every interleaving can be visited.
+//!   Reclamation is what a model asks for: no write and no removal makes a step of it by itself, unless the
+//!   model says that eras are full at once ([`fill_eras`]).
 //! - A block's [`Liveness`] makes loom report a read that races with its destruction; a read that
 //!   comes after it fails outright, for [`dispose`] keeps the memory.
 
 use crate::parking;
 use std::alloc::Layout;
 use std::cell::Cell;
-use std::mem::ManuallyDrop;
+use std::cmp::Ordering;
 use std::time::Duration;
 
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 pub(crate) use smallvec::SmallVec;
 pub(crate) use std::sync::atomic::AtomicU64 as Statistic;
 
@@ -24,17 +23,40 @@ pub(crate) const SHARDS: usize = 2;
 /// So that a few ranges make a tree of several levels.
 pub(crate) const LEAF_SLOTS: usize = 8;
 pub(crate) const NODE_SLOTS: usize = 8;
-pub(crate) const SPARES_PER_SIZE: usize = 1;
-pub(crate) const WRITES_PER_RECLAIM: u64 = 1 << 32;
-pub(crate) const WRITE_ADVANCES: u32 = 1;
+pub(crate) const FREE_PER_SIZE: usize = 1;
+pub(crate) const OPERATIONS_PER_TEND: u64 = 1 << 32;
+pub(crate) const ENDED_PER_TEND: usize = 4;
+pub(crate) const RECLAIM_ADVANCES: u32 = 5;
 pub(crate) const RECLAIM_PATIENCE: u32 = 1;
-pub(crate) const STRETCH: u64 = 64;
-pub(crate) const STRETCHES: usize = 4;
+/// Compaction comes when it is asked for.
+pub(crate) const TOMBSTONES_LEFT: u64 = 1 << 32;
+pub(crate) const SLOTS_PER_COMPACTION: usize = 64;
+pub(crate) const ERA_RANGES: usize = 64;
+pub(crate) const REBASE_FROM: usize = 2;
+pub(crate) const ERA_BYTES: EraBytes = EraBytes;
 
 thread_local! {
     static WEAKENED: Cell<Option<&'static str>> = const { Cell::new(None) };
     static GENERATION: Cell<usize> = const { Cell::new(1) };
     static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
+    static NUMBER: Cell<u64> = const { Cell::new(1) };
+    static FULL: Cell<bool> = const { Cell::new(false) };
+    static LAST_NUMBER: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How much garbage an era takes: all there is, or none ([`fill_eras`]).
+pub(crate) struct EraBytes;
+
+impl PartialEq<EraBytes> for u64 {
+    fn eq(&self, _: &EraBytes) -> bool {
+        false
+    }
+}
+
+impl PartialOrd<EraBytes> for u64 {
+    fn partial_cmp(&self, _: &EraBytes) -> Option<Ordering> {
+        Some(if FULL.get() && *self != 0 { Ordering::Greater } else { Ordering::Less })
+    }
 }
 
 /// The orderings by edge name; one of them can be weakened.
@@ -107,6 +129,8 @@ pub(crate) fn start_run() {
     parking::release();
     GENERATION.set(1);
     SHARD.set(None);
+    FULL.set(false);
+    LAST_NUMBER.set(0);
 }
 
 /// From here on this is a child of `fork`.
@@ -119,6 +143,13 @@ pub(crate) fn fork() {
 #[cfg(test)]
 pub(crate) fn use_shard(shard: Option<usize>) {
     SHARD.set(shard);
+}
+
+/// From here on any garbage at all is too much for an era: whoever tends begins another one, unless the
+/// epoch advances.
+#[cfg(test)]
+pub(crate) fn fill_eras() {
+    FULL.set(true);
 }
 
 macro_rules! const_fn {
@@ -156,11 +187,7 @@ pub(crate) fn fork_generation() -> usize {
 }
 
 pub(crate) fn unique_number() -> u64 {
-    1
-}
-
-pub(crate) fn thread_identity() -> u64 {
-    1 + this_thread() as u64
+    NUMBER.replace(NUMBER.get() + 1)
 }
 
 pub(crate) fn unless_destroying<R>(_owner: usize, run: impl FnOnce() -> R) -> Option<R> {
@@ -169,6 +196,21 @@ pub(crate) fn unless_destroying<R>(_owner: usize, run: impl FnOnce() -> R) -> Op
 
 pub(crate) fn pause(_: Duration) {
     loom::thread::yield_now();
+}
+
+/// No destructor panics here, but for a model that fails: that ends at once.
+pub(crate) struct Panics;
+
+impl Panics {
+    pub(crate) const fn none() -> Self {
+        Self
+    }
+
+    pub(crate) fn contain(&mut self, run: impl FnOnce()) {
+        run();
+    }
+
+    pub(crate) fn resume(self) {}
 }
 
 /// A block's life, watched by loom.
@@ -207,80 +249,6 @@ pub(crate) fn dispose<B>(block: Box<B>) {
 pub(crate) unsafe fn dispose_memory(memory: *mut u8, layout: Layout) {
     // SAFETY: by 1.
     parking::while_parking(|| unsafe { std::alloc::dealloc(memory, layout) });
-}
-
-/// As arc-swap's trait of that name.
-///
-/// # Safety
-///
-/// 1. As for arc-swap's.
-#[expect(unsafe_code, reason = "the trait is unsafe to implement where it comes from")]
-pub(crate) unsafe trait RefCnt: Clone {
-    type Base;
-    fn into_ptr(me: Self) -> *mut Self::Base;
-    fn as_ptr(me: &Self) -> *mut Self::Base;
-    unsafe fn from_ptr(pointer: *const Self::Base) -> Self;
-}
-
-// SAFETY: as for what is in it; nothing has the null address.
-#[expect(unsafe_code, reason = "the trait is unsafe to implement")]
-unsafe impl<R: RefCnt> RefCnt for Option<R> {
-    type Base = R::Base;
-
-    fn into_ptr(me: Self) -> *mut R::Base {
-        me.map_or(std::ptr::null_mut(), R::into_ptr)
-    }
-
-    fn as_ptr(me: &Self) -> *mut R::Base {
-        me.as_ref().map_or(std::ptr::null_mut(), R::as_ptr)
-    }
-
-    unsafe fn from_ptr(pointer: *const R::Base) -> Self {
-        // SAFETY: by the contract of this.
-        (!pointer.is_null()).then(|| unsafe { R::from_ptr(pointer) })
-    }
-}
-
-/// Stands in for arc-swap: a cell from which a counted pointer can be loaded while it is replaced.
-pub(crate) struct ArcSwapAny<R: RefCnt> {
-    /// Carries a count.
-    held: loom::sync::Mutex<*mut R::Base>,
-}
-
-#[expect(unsafe_code, reason = "takes back the counts that it gave away")]
-impl<R: RefCnt> ArcSwapAny<R> {
-    pub(crate) fn new(value: R) -> Self {
-        Self { held: loom::sync::Mutex::new(R::into_ptr(value)) }
-    }
-
-    fn shared(held: *mut R::Base) -> R {
-        // SAFETY: carries a count, which stays where it is.
-        let held = ManuallyDrop::new(unsafe { R::from_ptr(held) });
-        R::clone(&held)
-    }
-
-    pub(crate) fn load_full(&self) -> R {
-        Self::shared(*self.held.lock().expect("no panic under the lock"))
-    }
-
-    pub(crate) fn compare_and_swap(&self, current: &R, new: R) -> R {
-        let mut held = self.held.lock().expect("no panic under the lock");
-        if *held != R::as_ptr(current) {
-            return Self::shared(*held);
-        }
-        let old = std::mem::replace(&mut *held, R::into_ptr(new));
-        // SAFETY: carried a count, and no longer in the cell.
-        unsafe { R::from_ptr(old) }
-    }
-}
-
-#[expect(unsafe_code, reason = "takes back the count that it gave away")]
-impl<R: RefCnt> Drop for ArcSwapAny<R> {
-    fn drop(&mut self) {
-        let held = *self.held.lock().expect("no panic under the lock");
-        // SAFETY: carries a count.
-        drop(unsafe { R::from_ptr(held) });
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Running a model, and the value whose life the models watch.
 
+use crate::index::Index;
 use crate::index::address_range::CodeRange;
 use crate::index::entry::Item;
 use crate::sync::{start_run, weaken};
@@ -97,5 +98,29 @@ pub(crate) fn range(start: usize) -> CodeRange {
 
 pub(crate) fn item(start: usize, drops: &Arc<Drops>) -> Item<Value> {
     let range = range(start);
-    Item::try_new(range, Value::of(range, drops)).expect("memory")
+    Item::try_new(range, Value::of(range, drops)).ok().expect("memory")
+}
+
+/// Whether a lookup finds the range that starts at `start`, and the right value with it. Reads what is found
+/// twice, as long as the section lasts.
+pub(crate) fn finds(index: &Index<Value>, start: usize) -> bool {
+    let reading = index.enter();
+    let Some((found, value)) = reading.find((start + 1).into()) else { return false };
+    value.assert_of(range(start));
+    assert_eq!(found, range(start));
+    value.assert_of(range(start));
+    true
+}
+
+/// A step of reclamation, and what it makes due.
+pub(crate) fn step(index: &Index<Value>) {
+    index.tend(0, true);
+    index.destroy_due();
+}
+
+/// Steps until nothing is left that no reader holds: at the end of a model.
+pub(crate) fn reclaim_all(index: &Index<Value>) {
+    for _ in 0..10 {
+        step(index);
+    }
 }

@@ -66,7 +66,7 @@ fn each_edge_weakened_is_caught_by_the_model_in_its_row() {
 /// A model with every edge as it is passes in such a process: it is the weakening that is caught.
 #[test]
 fn nothing_weakened_nothing_caught() {
-    let (passed, words) = run("settled_means_destroyed", None);
+    let (passed, words) = run("parking_against_draining", None);
     assert!(passed && words.contains("running 1 test"), "{words}");
 }
 

@@ -87,7 +87,8 @@ pub(super) fn between<T>(
             (Some((slot, height)), None) => old.enter(&slot, height, &mut gone)?,
             (None, Some((slot, height))) => young.enter(&slot, height, &mut new)?,
             (Some((a, a_height)), Some((b, b_height))) => {
-                let (a_key, b_key) = ((a.start(), u8::MAX - a_height), (b.start(), u8::MAX - b_height));
+                let (a_key, b_key) =
+                    ((a.start(), u8::MAX - a_height), (b.start(), u8::MAX - b_height));
                 if a_key == b_key && a.is_same(&b) {
                     old.pass();
                     young.pass();

@@ -15,6 +15,7 @@ use super::address_range::CodeRange;
 use super::cut::{best_cut, is_torn};
 use super::entry::Entry;
 use super::node::{Maker, Node, fewest_slots, most_slots};
+use super::rebase::Listed;
 use super::slot::{Slot, Slots};
 use super::tree::Tree;
 use super::try_box::OutOfMemory;
@@ -66,15 +67,15 @@ pub(crate) struct Edit<'f, T> {
     pub(super) maker: Maker<'f>,
     /// Nodes that were made, and those of them that were replaced again. (Room for a write that touches
     /// one node of each height.)
-    made: SmallVec<[*mut Node<T>; 4]>,
-    unmade: SmallVec<[*mut Node<T>; 4]>,
+    pub(super) made: Listed<*mut Node<T>>,
+    pub(super) unmade: SmallVec<[*mut Node<T>; 4]>,
     /// Nodes and entries that the version it begins with has, and the tree lacks.
-    pub(super) replaced: SmallVec<[*mut Node<T>; 4]>,
-    pub(super) omitted: SmallVec<[*mut Entry<T>; 2]>,
-    /// Nodes that other writes displaced: sorted (see `rebase`).
-    pub(super) displaced_by_others: Vec<*mut Node<T>>,
+    pub(super) replaced: Listed<*mut Node<T>>,
+    pub(super) omitted: Listed<*mut Entry<T>>,
     /// What was added last.
     last_added: Option<CodeRange>,
+    /// Whether one range is added to a leaf that was full.
+    pub(super) was_full: bool,
 }
 
 /// The slots of one node to be, before it is known whether they fit one. Room for a full node, and
@@ -122,12 +123,12 @@ impl<'f, T> Edit<'f, T> {
         Self {
             tree,
             maker,
-            made: SmallVec::new(),
+            made: Listed::new(),
             unmade: SmallVec::new(),
-            replaced: SmallVec::new(),
-            omitted: SmallVec::new(),
-            displaced_by_others: Vec::new(),
+            replaced: Listed::new(),
+            omitted: Listed::new(),
             last_added: None,
+            was_full: false,
         }
     }
 
@@ -156,8 +157,14 @@ impl<'f, T> Edit<'f, T> {
 
     /// The write is published: what was made belongs to the version, but what was replaced again.
     pub(crate) fn keep(&mut self) {
+        self.discard_unmade();
         self.made.clear();
+    }
+
+    /// Frees what was made and is not in the tree any more.
+    pub(super) fn discard_unmade(&mut self) {
         for node in self.unmade.drain(..) {
+            self.made.take_out(node);
             // SAFETY: (`Node::discard`) 1. made here, in no tree, and in no other list any more.
             unsafe { Node::discard(node, self.maker.free_list) };
         }
@@ -275,7 +282,7 @@ impl<'f, T> Edit<'f, T> {
     ) -> Result<(), Refusal> {
         for slot in run.iter() {
             if old.is_removed(&slot) {
-                push(&mut self.omitted, slot.entry())?;
+                self.omitted.push(slot.entry())?;
                 self.tree.entries -= 1;
             } else {
                 if let Some(added) = self.last_added {
@@ -313,8 +320,15 @@ impl<'f, T> Edit<'f, T> {
                 if let Some((next, behind)) = rest.split_first() {
                     rest = behind;
                     let share = change.take_below(rest.first());
+                    let reach = self.last_added.map_or(0, |added| added.end());
                     seam = list.len();
-                    self.rewrite(old, &next, below, share, &mut list)?;
+                    if share.is_empty() && next.start() >= reach {
+                        // As it is, with its tombstones: there may be next to nothing else.
+                        append(&mut list, old.below(&next))?;
+                        self.replace(&next)?;
+                    } else {
+                        self.rewrite(old, &next, below, share, &mut list)?;
+                    }
                 } else if let Some(previous) = out.pop() {
                     let behind = core::mem::take(&mut list);
                     append(&mut list, old.below(&previous))?;
@@ -368,7 +382,10 @@ impl<'f, T> Edit<'f, T> {
         if slots.is_empty() {
             return Ok(());
         }
-        if slots.len() <= most_slots(height) {
+        // A leaf that was full gets room, or the next few ranges would each rewrite it.
+        let most = most_slots(height);
+        let most = if height == 0 && self.was_full { most - most / 4 } else { most };
+        if slots.len() <= most {
             let node = self.make(slots, height)?;
             return Ok(push(out, node)?);
         }
@@ -381,7 +398,8 @@ impl<'f, T> Edit<'f, T> {
         let len = slots.len();
         let at = best_cut(slots);
         let both_fit = at.min(len - at) >= fewest_slots(height);
-        if len > most_slots(height) || both_fit && is_torn(slots, at) {
+        let is_divided = self.was_full && height == 0 && len > most_slots(0) - most_slots(0) / 4;
+        if len > most_slots(height) || both_fit && (is_divided || is_torn(slots, at)) {
             let (low, high) = slots.split_at(at);
             self.divide(low, height, out)?;
             return self.divide(high, height, out);
@@ -396,7 +414,7 @@ impl<'f, T> Edit<'f, T> {
 
     /// Notes a node that was made.
     pub(super) fn note_made(&mut self, slot: Slot<T>) -> Result<Slot<T>, Refusal> {
-        if let Err(error) = push(&mut self.made, slot.node()) {
+        if let Err(error) = self.made.push(slot.node()) {
             // SAFETY: (`Node::discard`) 1. made just now.
             unsafe { Node::discard(slot.node(), self.maker.free_list) };
             return Err(error.into());
@@ -408,20 +426,17 @@ impl<'f, T> Edit<'f, T> {
     /// Notes that a node is not in the tree any more.
     pub(super) fn replace(&mut self, slot: &Slot<T>) -> Result<(), Refusal> {
         self.tree.bytes -= Node::<T>::bytes(slot.plan());
-        let node = slot.node();
         // SAFETY: (`Node::has_mark`) 1. of the tree, or made here.
-        if unsafe { Node::has_mark(node, self.maker.mark) } {
-            push(&mut self.unmade, node)?;
-        } else if self.displaced_by_others.binary_search(&node).is_err() {
-            push(&mut self.replaced, node)?;
+        match unsafe { Node::has_mark(slot.node(), self.maker.mark) } {
+            true => Ok(push(&mut self.unmade, slot.node())?),
+            false => Ok(self.replaced.push(slot.node())?),
         }
-        Ok(())
     }
 }
 
 impl<T> Drop for Edit<'_, T> {
     fn drop(&mut self) {
-        for node in self.made.drain(..) {
+        for node in self.made.iter() {
             // SAFETY: (`Node::discard`) 1. made here, and never published.
             unsafe { Node::discard(node, self.maker.free_list) };
         }

@@ -125,8 +125,9 @@ impl<T> Item<T> {
     /// Makes the entry invisible for lookups: this is what removes it. If nobody else did, the map's hold
     /// on the value and this one come back, for [`Entry::release`].
     pub(crate) fn remove(self) -> Option<*mut Entry<T>> {
-        // Ordering [remove]: Release; an exchange: once that is done, every later lookup on a machine
-        // with x86-64's ordering sees it. Elsewhere the caller ends with `publication_barrier`.
+        // Ordering [remove]: Relaxed; an exchange: once that is done, every later lookup on a machine
+        // with x86-64's ordering sees it. Elsewhere the caller ends with `publication_barrier`. The flag
+        // carries no data: [note_removal] and [put] do.
         let before = self.entry().state.fetch_or(REMOVED, edge::remove());
         (before & REMOVED == 0).then(|| ManuallyDrop::new(self).as_raw())
     }

@@ -209,10 +209,8 @@ impl Era {
 
     /// Notes memory that went.
     pub(crate) fn forget(&self, items: u64, bytes: u64) {
-        if items != 0 {
-            self.items.fetch_sub(items, edge::statistic());
-            self.bytes.fetch_sub(bytes, edge::statistic());
-        }
+        self.items.fetch_sub(items, edge::statistic());
+        self.bytes.fetch_sub(bytes, edge::statistic());
     }
 
     /// How much memory there is: pieces.

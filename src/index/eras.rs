@@ -25,8 +25,8 @@
 
 use super::era::{Era, Sort, State};
 use super::limbo::Limbo;
-use super::try_box::OutOfMemory;
 use super::section::{Counted, Section};
+use super::try_box::OutOfMemory;
 use crate::sync::{
     AtomicPtr, AtomicU64, AtomicUsize, Statistic, coarse_nanos, const_fn, edge, filled,
     fork_generation, shard_hint,
@@ -161,7 +161,8 @@ impl Eras {
 
     /// How many objects exist: those with lower indices. Signal-safe.
     fn objects(&self) -> usize {
-        let chunks = self.chunks.iter().take_while(|chunk| !chunk.load(edge::installed()).is_null());
+        let chunks =
+            self.chunks.iter().take_while(|chunk| !chunk.load(edge::installed()).is_null());
         2_usize.wrapping_shl(chunks.count() as u32)
     }
 
@@ -322,6 +323,15 @@ impl Eras {
         }
     }
 
+    /// Begins an era if a reader stays inside, so that what comes now is not born in that reader's era.
+    pub(crate) fn leave_stalled_behind(&self) {
+        let current = self.current();
+        // (One side may be empty by chance.)
+        if !(current.era.try_advance() && current.era.try_advance()) {
+            self.begin(&current, true);
+        }
+    }
+
     /// Begins a new era, unless another thread did since `current` was read. Says whether the era is
     /// another one now: not so if no object is free, and none may or can be allocated.
     ///
@@ -341,6 +351,11 @@ impl Eras {
         if begun.is_ok() {
             self.named(next).began.store(coarse_nanos(), edge::statistic());
             self.activate(next);
+            // One is kept for those who may not allocate.
+            let is_spare = |era: &Era| !matches!(era.state(), State::Active(_));
+            if may_allocate && !self.iter().any(is_spare) {
+                let _ = self.grow();
+            }
         }
         true
     }
@@ -362,13 +377,17 @@ impl Eras {
                 // numbers of an object only grow.)
                 State::Free(number) => number < next,
                 // Whoever claimed it came too late, for that era is here, and elsewhere: an era that has
-                // ended is active or drained.
-                State::Claimed(number) => number < next,
+                // ended is active or drained. Or it is claimed for the same era: then whoever is first with
+                // the word begins that.
+                State::Claimed(number) => number <= next,
                 State::Active(_) => false,
             };
             (is_free && object.change(state, State::Claimed(next))).then(|| Word::new(next, index))
         };
-        (0..self.objects()).find_map(claim)
+        // Rather one that nobody is counted on, as a reader may be that was lost there.
+        let is_empty = |index: &usize| self.object(*index).is_some_and(Era::is_empty);
+        let indices = || 0..self.objects();
+        indices().filter(is_empty).find_map(claim).or_else(|| indices().find_map(claim))
     }
 
     /// Adds objects. Lock-free, but for the allocator.
@@ -409,11 +428,19 @@ impl Eras {
                 if !self.begin(&current, may_allocate) {
                     return Err(OutOfMemory::of::<Era>(self.objects()));
                 }
-                self.first_of_process.fetch_max(current.number() + 1, edge::statistic());
+                // Ordering [follower_looks]: SeqCst; meets itself below.
+                //   this fence first: the thread below sees the era that began here, and writes in it;
+                //   this one second:  the generation is seen, and this process has written before: the era
+                //                     that began here is not its first.
+                edge::follower_looks();
+                if self.generation.load(edge::claim_generation()) == known {
+                    self.first_of_process.fetch_max(current.number() + 1, edge::statistic());
+                }
             }
             // Ordering [claim_generation]: Relaxed; a number that is compared for equality.
             let claim = edge::claim_generation();
             let _ = self.generation.compare_exchange(known, generation, claim, edge::lost());
+            edge::follower_looks();
         }
     }
 }

@@ -3,12 +3,12 @@
 
 use super::address_range::{CodeRange, Pc};
 use super::edit::{BATCH, Change};
-use super::entry::Item;
+use super::entry::{Entry, Item};
 use super::node::{Node, fewest_slots, most_slots};
 use super::slot::Slot;
 use super::tree::Tree;
 use super::{Index, Refusal};
-use crate::sync::{LEAF_SLOTS, explore};
+use crate::sync::{LEAF_SLOTS, explore, unique_number};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -72,6 +72,21 @@ fn check(tree: &Tree<usize>) -> Vec<CodeRange> {
         assert!(inside || find(tree, pc).is_none(), "{pc:#x}");
     }
     ranges
+}
+
+/// All nodes and entries of a tree, by address.
+fn things(tree: &Tree<usize>) -> (BTreeSet<*mut Node<usize>>, BTreeSet<*mut Entry<usize>>) {
+    let (mut nodes, mut entries) = (BTreeSet::new(), BTreeSet::new());
+    if !tree.root.is_nothing() {
+        walk(tree, &tree.root, tree.height, true, &mut |slot, height| {
+            if height.is_none() {
+                entries.insert(slot.entry());
+            } else {
+                nodes.insert(slot.node());
+            }
+        });
+    }
+    (nodes, entries)
 }
 
 /// What a lookup finds: the range and the value.
@@ -313,7 +328,7 @@ fn a_range_that_reaches_into_the_next_leaf() {
 /// publishes in the end is what it would have made from the newest version.
 #[test]
 fn a_batch_that_goes_from_version_to_version() {
-    let (span, seeds) = sized((6_000, 12_u64), (300, 2), (120, 24));
+    let (span, seeds) = sized((1_500, 6_u64), (300, 2), (120, 24));
     (1..=seeds).for_each(|seed| {
         explore(move || {
             let mut random = Random(seed.wrapping_mul(0x5EED_4321_8765_9ABC));
@@ -330,7 +345,7 @@ fn a_batch_that_goes_from_version_to_version() {
             let index = both.index.clone();
             let reading = index.enter();
             items.iter().for_each(|item| item.enter_map(1));
-            let mut edit = index.edit(&reading, BATCH | seed);
+            let mut edit = index.edit(&reading, BATCH | unique_number());
             edit.apply(Change { add: &slots, visit: &[] }).expect("free");
             let mut sections = vec![reading];
             for _ in 0..6 {
@@ -343,17 +358,25 @@ fn a_batch_that_goes_from_version_to_version() {
                     both.insert(free.collect::<Vec<_>>(), 16);
                 }
                 if random.below(3) == 0 {
-                    both.index.compact();
+                    both.index.compact(usize::MAX);
                 }
                 let newer = index.enter();
                 let from = sections.last().expect("one").tree();
                 edit.rebase(&from, &newer.tree()).expect("free");
+                // What it will retire is what the newest version has and its own tree lacks.
+                let (mut nodes, mut entries) = things(&newer.tree());
+                let (its_nodes, its_entries) = things(&edit.tree);
+                nodes.retain(|node| !its_nodes.contains(node));
+                entries.retain(|entry| !its_entries.contains(entry));
+                let replaced: Vec<_> = edit.replaced.iter().collect();
+                assert_eq!(replaced.iter().copied().collect::<BTreeSet<_>>(), nodes);
+                assert_eq!(replaced.len(), nodes.len(), "each once");
+                assert_eq!(edit.omitted.iter().collect::<BTreeSet<_>>(), entries);
                 sections.push(newer);
             }
             let newest = sections.pop().expect("one");
-            let published = index.publish(newest, edit).expect("memory");
-            assert!(published.is_ok(), "nobody writes meanwhile");
-            drop(published);
+            assert_eq!(index.publish(&newest, &mut edit), Ok(true), "nobody writes meanwhile");
+            index.retire_displaced(newest, edit);
             drop(sections);
             both.expected.extend(items.into_iter().map(|item| (item.range.start(), item)));
             both.check();
@@ -377,7 +400,7 @@ fn a_batch_that_finds_something_in_its_way_later() {
         let item = Item::try_new(range, 16).expect("memory");
         item.enter_map(1);
         let reading = index.enter();
-        let mut edit = index.edit(&reading, BATCH | 1);
+        let mut edit = index.edit(&reading, BATCH | unique_number());
         edit.apply(Change { add: &[Slot::of_item(&item)], visit: &[] }).expect("free");
         both.insert([24], 16);
         let newer = index.enter();
@@ -392,7 +415,7 @@ fn a_batch_that_finds_something_in_its_way_later() {
         item[0].enter_map(1);
         let reading = index.enter();
         both.remove([24]);
-        let mut edit = index.edit(&reading, BATCH | 2);
+        let mut edit = index.edit(&reading, BATCH | unique_number());
         edit.apply(Change { add: &[Slot::of_item(&item[0])], visit: &[] }).expect("free");
         item[0].leave_map();
     });

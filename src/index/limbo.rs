@@ -67,6 +67,12 @@ pub(crate) struct Chain {
     last: *mut Garbage,
 }
 
+// SAFETY: what a chain links is nobody else's, and may be freed on any thread: indices, and all that holds
+// their chains, ask for `T: Send + Sync`.
+unsafe impl Send for Chain {}
+// SAFETY: `&Chain` only tells whether it is empty.
+unsafe impl Sync for Chain {}
+
 impl Chain {
     pub(crate) const fn empty() -> Self {
         Self { first: ptr::null_mut(), last: ptr::null_mut() }

@@ -49,7 +49,8 @@ pub(crate) mod version;
 pub(crate) mod view;
 
 use crate::sync::{
-    AtomicPtr, AtomicU64, REBASE_FROM, Statistic, const_fn, edge, publication_barrier, unique_number,
+    AtomicPtr, AtomicU64, ERA_RANGES, REBASE_FROM, SLOTS_PER_COMPACTION, Statistic,
+    TOMBSTONES_LEFT, const_fn, edge, publication_barrier, unique_number,
 };
 use address_range::{CodeRange, Pc};
 use core::ptr;
@@ -106,7 +107,7 @@ pub(crate) struct Index<T> {
     view: AtomicPtr<Block<View<T>>>,
     /// Values that no reader can hold any more, and their number.
     due: Limbo,
-    /// How many values the map has let go of, and how many pieces of garbage were freed.
+    /// How many values the map has let go of, and how many pieces of memory were freed.
     releases: Statistic,
     freed: Statistic,
     free_list: FreeList,
@@ -198,6 +199,9 @@ impl<T> Index<T> {
     /// Lock-free: an attempt fails only when another thread published. Destructors do not run.
     pub(crate) fn insert(&self, items: &[Item<T>], slots: &[Slot<T>]) -> Result<u64, Refusal> {
         self.eras.follow_fork(true)?;
+        if slots.len() >= ERA_RANGES {
+            self.eras.leave_stalled_behind();
+        }
         let reading = self.enter();
         let born = reading.section.era();
         let in_map = || items.iter().filter(|item| !item.range.is_empty());
@@ -209,8 +213,8 @@ impl<T> Index<T> {
         // Also when it was refused: what is in the way is found when the caller is told.
         publication_barrier();
         let Published { sequence, entries } = inserted?;
-        if self.has_many_tombstones(entries) {
-            self.compact();
+        if self.has_many_tombstones(entries, TOMBSTONES_LEFT) {
+            self.compact(SLOTS_PER_COMPACTION);
         }
         self.tend(sequence, true);
         Ok(sequence)
@@ -222,26 +226,29 @@ impl<T> Index<T> {
         slots: &[Slot<T>],
     ) -> Result<Published, Refusal> {
         let change = Change { add: slots, visit: &[] };
-        let is_large = slots.len() >= REBASE_FROM;
-        let mark = if is_large { BATCH | unique_number() } else { WRITE | reading.sequence() };
-        let mut edit = self.edit(&reading, mark);
+        let mark = |is_large, reading: &Reading<'_, T>| match is_large {
+            true => BATCH | unique_number(),
+            false => WRITE | reading.sequence(),
+        };
+        let mut is_large = slots.len() >= REBASE_FROM;
+        let mut edit = self.edit(&reading, mark(is_large, &reading));
         edit.apply(change)?;
-        loop {
-            match self.publish(reading, edit)? {
-                Ok(published) => return Ok(published),
-                Err((lost, its_edit)) => {
-                    let newer = self.enter();
-                    edit = its_edit;
-                    if is_large {
-                        edit.rebase(&lost.tree(), &newer.tree())?;
-                    } else {
-                        edit = self.edit(&newer, WRITE | newer.sequence());
-                        edit.apply(change)?;
-                    }
-                    reading = newer;
-                }
+        while !self.publish(&reading, &mut edit)? {
+            let newer = self.enter();
+            if is_large {
+                edit.rebase(&reading.tree(), &newer.tree())?;
+            } else {
+                // A small write is made anew sooner than rebased. (But one range may lie over many that are
+                // removed.)
+                is_large = edit.replaced.len() >= REBASE_FROM;
+                edit = self.edit(&newer, mark(is_large, &newer));
+                edit.apply(change)?;
             }
+            reading = newer;
         }
+        let published = Published { sequence: reading.sequence() + 1, entries: edit.tree.entries };
+        self.retire_displaced(reading, edit);
+        Ok(published)
     }
 
     /// A write that begins with what was read. No node that it finds has its mark.
@@ -250,41 +257,42 @@ impl<T> Index<T> {
         Edit::new(reading.tree(), maker)
     }
 
-    /// Publishes the tree of `edit` in the place of what was read. If another thread published first,
-    /// both come back.
-    #[expect(clippy::type_complexity, reason = "refused, lost, or done")]
-    fn publish<'i>(
-        &'i self,
-        reading: Reading<'i, T>,
-        mut edit: Edit<'i, T>,
-    ) -> Result<Result<Published, (Reading<'i, T>, Edit<'i, T>)>, OutOfMemory> {
+    /// Publishes the tree of `edit` in the place of what was read, unless another thread published first;
+    /// says whether it did. Then the caller goes on with [`Index::retire_displaced`].
+    fn publish(
+        &self,
+        reading: &Reading<'_, T>,
+        edit: &mut Edit<'_, T>,
+    ) -> Result<bool, OutOfMemory> {
         let sequence = reading.sequence() + 1;
-        let version = match edit.tree.root.is_nothing() {
+        let is_empty = edit.tree.root.is_nothing();
+        let version = match is_empty {
             true => Version::empty(sequence),
-            false => {
-                Box::into_raw(Version::try_new(edit.tree, sequence, reading.section.era())?)
-            }
+            false => Box::into_raw(Version::try_new(edit.tree, sequence, reading.section.era())?),
         };
-        let displaced = reading.raw;
+        // Before the exchange: a thread that stops behind that does not make others look for tombstones which
+        // are not there.
+        let omitted = edit.omitted.len() as u64;
+        if omitted != 0 {
+            self.omissions.fetch_add(omitted, edge::statistic());
+        }
         // Ordering [publish]: Release; pairs with Acquire in `enter`.
         //   seen:     the whole version is visible;
         //   not seen: readers find the previous one, and count against its displacement;
         //   failed:   another thread published.
         // The old version was published in this section, so its address is not that of another.
         let published =
-            self.published.compare_exchange(displaced, version, edge::publish(), edge::lost());
-        if published.is_err() {
-            if !edit.tree.root.is_nothing() {
-                // SAFETY: from `Box::into_raw` above, and handed to nobody.
-                drop(unsafe { Box::from_raw(version) });
-            }
-            return Ok(Err((reading, edit)));
+            self.published.compare_exchange(reading.raw, version, edge::publish(), edge::lost());
+        if published.is_ok() {
+            edit.keep();
+            return Ok(true);
         }
-        edit.keep();
-        drop(reading);
-        // SAFETY: (`retire_displaced`) 1. displaced by the exchange above.
-        unsafe { self.retire_displaced(displaced, &edit) };
-        Ok(Ok(Published { sequence, entries: edit.tree.entries }))
+        self.omissions.fetch_sub(omitted, edge::statistic());
+        if !is_empty {
+            // SAFETY: from `Box::into_raw` above, and handed to nobody.
+            drop(unsafe { Box::from_raw(version) });
+        }
+        Ok(false)
     }
 
     /// Makes an entry invisible, at once and for all lookups. What the map holds of it comes back, to be
@@ -301,10 +309,15 @@ impl<T> Index<T> {
             // Ordering [note_removal]: Release; pairs with Acquire in `view`.
             //   seen: the entry is seen to be removed.
             self.removals.fetch_add(1, edge::note_removal());
-            self.displace_view();
             publication_barrier();
             // SAFETY: (`Retired::add`) 1. `Item::remove` has just returned it.
             unsafe { retired.add(self, entry::Entry::garbage(entry)) };
+            // Behind the fence in that ([writer_displaces], which meets [viewer_looks]): who waits for the
+            // entry waits for the view, too, which may hold the value.
+            if let Some(view) = self.displace_view() {
+                // SAFETY: (`Retired::add`) 1. taken out by an exchange, with its count.
+                unsafe { retired.add(self, View::garbage(view)) };
+            }
         }
     }
 
@@ -317,11 +330,17 @@ impl<T> Index<T> {
         // Ordering [see_removals]: Acquire; pairs with Release in `remove`.
         //   seen: so many entries are seen to be removed, so the view lacks them.
         let removals = self.removals.load(edge::see_removals());
-        let reading = self.enter();
+        // Both are loaded before the section looks at the era again: a view that is born in a later era than
+        // that of the section would not wait for it.
+        let (section, (raw, cached)) = self.eras.enter(|| {
+            // Ordering [read_published]: Acquire; as in `enter`.
+            let raw = self.published.load(edge::read_published());
+            // Ordering [see_view]: Acquire; pairs with Release below.
+            //   seen: the view is whole, and the era that it was born in is seen.
+            (raw, self.view.load(edge::see_view()))
+        });
+        let reading = Reading { section, raw };
         let Some(version) = reading.version() else { return Ok(None) };
-        // Ordering [see_view]: Acquire; pairs with Release below.
-        //   seen: the view is whole.
-        let cached = self.view.load(edge::see_view());
         // SAFETY: (`Shared::peek`) 1. null or a view; 2. its count is dropped when no reader can hold it
         // that entered before it was displaced.
         let view: Option<&View<T>> = unsafe { Shared::peek(cached) };
@@ -335,15 +354,21 @@ impl<T> Index<T> {
         // Ordering [show_view]: Release; pairs with Acquire above.
         //   failed: another thread put one there.
         if self.view.compare_exchange(cached, mine, edge::show_view(), edge::lost()).is_ok() {
+            // Ordering [viewer_looks]: SeqCst; meets [writer_displaces].
+            //   this fence first: whoever removes something finds this view in the cell;
+            //   this one second:  the removal is counted for the look below.
+            edge::viewer_looks();
             // SAFETY: (`retire_view`) 1. displaced by the exchange above.
             unsafe { self.retire_view(cached) };
+            // Whoever removed something meanwhile may have found the cell without this view.
+            if self.removals.load(edge::see_removals()) != removals {
+                let view = self.displace_view().unwrap_or(ptr::null_mut());
+                // SAFETY: (`retire_view`) 1. taken out by the call above.
+                unsafe { self.retire_view(view) };
+            }
         } else {
             // SAFETY: (`Shared::from_raw`) 1. from `into_raw` above.
             drop(unsafe { Shared::from_raw(mine) });
-        }
-        // Whoever removed something meanwhile may have found the cell without this view.
-        if self.removals.load(edge::see_removals()) != removals {
-            self.displace_view();
         }
         Ok(Some(view))
     }

@@ -119,7 +119,7 @@ impl<T> Node<T> {
             new.or(slots.get(at.wrapping_sub(1)))
         };
         let span = last.map_or(0, |last| last.start().wrapping_sub(base));
-        let fits = last.is_some_and(|last| Packed::<T>::fits(base, last.end()));
+        let fits = height == 0 && last.is_some_and(|last| Packed::<T>::fits(base, last.end()));
         let keeps_form = height != 0 || slot.plan().is_packed() == fits;
         let distance = |index| slots.get(index).map_or(0, |slot| slot.start() - base);
         let plan = slot.plan().spliced(table, distance, &splice, len, height, span);

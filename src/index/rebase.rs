@@ -7,7 +7,7 @@
 //! [`difference`]: super::difference
 
 use super::Refusal;
-use super::difference::{Side, between};
+use super::difference::between;
 use super::edit::{Change, Edit, push};
 use super::slot::Slot;
 use super::tree::Tree;
@@ -19,16 +19,26 @@ impl<T> Edit<'_, T> {
     /// alive by the caller.
     pub(crate) fn rebase(&mut self, from: &Tree<T>, to: &Tree<T>) -> Result<(), Refusal> {
         let (gone, new) = between(from, to)?;
-        let visit = self.forget(&gone)?;
+        // What is gone was displaced by others. What of it this write has not replaced, its tree shows still:
+        // it goes here too, of nodes by making anew all that is on the way to their first range.
+        self.replaced.sort()?;
+        self.omitted.sort()?;
+        self.made.sort()?;
+        let mut visit = Vec::new();
+        reserve(&mut visit, gone.nodes.len() + gone.ranges.len())?;
+        let nodes = gone.nodes.iter().filter(|node| !self.replaced.take_out(node.node()));
+        visit.extend(nodes.map(|node| Slot::of_place(node.start())));
+        visit.extend(gone.ranges.iter().filter(|slot| !self.omitted.take_out(slot.entry())));
+        visit.sort_unstable_by_key(Slot::start);
         for node in &new.nodes {
-            push(&mut self.replaced, node.node())?;
+            self.replaced.push(node.node())?;
         }
         let mut add = Vec::new();
         reserve(&mut add, new.ranges.len())?;
         for slot in &new.ranges {
             // What is removed already is left out, as in any leaf that is rewritten.
             match to.is_removed(slot) {
-                true => push(&mut self.omitted, slot.entry())?,
+                true => self.omitted.push(slot.entry())?,
                 false => add.push(*slot),
             }
         }
@@ -38,58 +48,70 @@ impl<T> Edit<'_, T> {
                 Refusal::Overlap { added: existing, existing: added }
             }
             refusal => refusal,
-        })
-    }
-
-    /// Forgets what others displaced, in place of displacing it; gives the places where the tree shows it
-    /// still.
-    fn forget(&mut self, gone: &Side<T>) -> Result<Vec<Slot<T>>, OutOfMemory> {
-        let mut visit = Vec::new();
-        reserve(&mut visit, gone.nodes.len() + gone.ranges.len())?;
-        let nodes = sorted(&gone.nodes, Slot::node)?;
-        let known = take_out(&mut self.replaced, &nodes)?;
-        let shown = gone.nodes.iter().filter(|node| known.binary_search(&node.node()).is_err());
-        visit.extend(shown.map(|node| Slot::of_place(node.start())));
-        // (An entry that this write omitted is omitted by the other one.)
-        let known = take_out(&mut self.omitted, &sorted(&gone.ranges, Slot::entry)?)?;
-        let shown = gone.ranges.iter().filter(|slot| known.binary_search(&slot.entry()).is_err());
-        visit.extend(shown);
-        self.displaced_by_others = nodes;
-        visit.sort_unstable_by_key(Slot::start);
-        Ok(visit)
-    }
-}
-
-fn sorted<T, P: Ord>(
-    slots: &[Slot<T>],
-    pointer: impl Fn(&Slot<T>) -> P,
-) -> Result<Vec<P>, OutOfMemory> {
-    let mut pointers = Vec::new();
-    reserve(&mut pointers, slots.len())?;
-    pointers.extend(slots.iter().map(pointer));
-    pointers.sort_unstable();
-    Ok(pointers)
-}
-
-/// Takes out of `list` what is in `gone`, which is sorted; gives what that was, sorted.
-fn take_out<A: smallvec::Array>(
-    list: &mut SmallVec<A>,
-    gone: &[A::Item],
-) -> Result<Vec<A::Item>, OutOfMemory>
-where
-    A::Item: Copy + Ord,
-{
-    let mut taken = Vec::new();
-    reserve(&mut taken, gone.len())?;
-    list.retain(|pointer| {
-        let is_gone = gone.binary_search(pointer).is_ok();
-        if is_gone {
-            taken.push(*pointer);
+        })?;
+        for node in &gone.nodes {
+            self.replaced.take_out(node.node());
         }
-        !is_gone
-    });
-    taken.sort_unstable();
-    Ok(taken)
+        self.discard_unmade();
+        Ok(())
+    }
+}
+
+/// Pointers that can be taken out again: of many, each in O(log n) once they are sorted.
+pub(super) struct Listed<P> {
+    /// Room for a write that touches one node of each height.
+    new: SmallVec<[P; 4]>,
+    /// With whether it is still there.
+    sorted: Vec<(P, bool)>,
+}
+
+impl<P: Copy + Ord> Listed<P> {
+    /// So many are searched as they are.
+    const FEW: usize = 256;
+
+    pub(super) fn new() -> Self {
+        Self { new: SmallVec::new(), sorted: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, pointer: P) -> Result<(), OutOfMemory> {
+        push(&mut self.new, pointer)
+    }
+
+    fn sort(&mut self) -> Result<(), OutOfMemory> {
+        if self.new.len() > Self::FEW {
+            self.sorted.retain(|(_, is_there)| *is_there);
+            reserve(&mut self.sorted, self.new.len())?;
+            self.sorted.extend(self.new.drain(..).map(|pointer| (pointer, true)));
+            self.sorted.sort_unstable();
+        }
+        Ok(())
+    }
+
+    /// Takes a pointer out; says whether it was there.
+    pub(super) fn take_out(&mut self, pointer: P) -> bool {
+        if let Some(at) = self.new.iter().position(|new| *new == pointer) {
+            self.new.swap_remove(at);
+            return true;
+        }
+        match self.sorted.binary_search_by_key(&pointer, |(pointer, _)| *pointer) {
+            Ok(at) => core::mem::replace(&mut self.sorted[at].1, false),
+            Err(_) => false,
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.new.clear();
+        self.sorted.clear();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = P> {
+        let sorted = self.sorted.iter().filter(|(_, is_there)| *is_there);
+        self.new.iter().copied().chain(sorted.map(|(pointer, _)| *pointer))
+    }
 }
 
 fn reserve<V>(list: &mut Vec<V>, more: usize) -> Result<(), OutOfMemory> {

@@ -12,7 +12,6 @@
 //! Values are kept apart from memory. A registration frees memory only, and puts values that are due where
 //! the next call finds them that may run destructors.
 
-use super::Index;
 use super::edit::Edit;
 use super::entry::Entry;
 use super::era::{Era, Sort, State};
@@ -22,6 +21,7 @@ use super::node::Node;
 use super::shared::{Block, Shared};
 use super::version::Version;
 use super::view::View;
+use super::{Index, Reading};
 use crate::sync::{
     ENDED_PER_TEND, ERA_BYTES, OPERATIONS_PER_TEND, Panics, RECLAIM_ADVANCES, RECLAIM_PATIENCE,
     dispose, edge, unless_destroying,
@@ -50,35 +50,33 @@ pub(crate) struct Held {
 }
 
 impl<T> Index<T> {
-    /// Retires a version, and what its successor lacks.
-    ///
-    /// # Safety
-    ///
-    /// 1. `displaced` was displaced just before by the exchange that published the tree of `edit`, by this
-    ///    thread.
-    pub(super) unsafe fn retire_displaced(&self, displaced: *mut Version<T>, edit: &Edit<'_, T>) {
+    /// Retires the version that was read, and what its successor lacks: this thread has displaced it just
+    /// before, by publishing the tree of `edit`.
+    pub(super) fn retire_displaced(&self, reading: Reading<'_, T>, edit: Edit<'_, T>) {
+        let displaced = reading.raw;
+        // (Nobody else frees it.)
+        drop(reading);
         let mut chain = Chain::empty();
         let (mut items, mut bytes) = (0, 0);
         let mut add = |garbage: *mut Garbage, size: usize| {
-            // SAFETY: (`Chain::push`) 1. by 1. nobody else retires it, and it lives until it is freed.
+            // SAFETY: (`Chain::push`) 1. nobody else retires it, and it lives until it is freed.
             unsafe { chain.push(garbage) };
             (items, bytes) = (items + 1, bytes + size as u64);
         };
-        // SAFETY: (`Version::peek`) 1. by 1. not retired yet.
+        // SAFETY: (`Version::peek`) 1. not retired yet.
         if unsafe { Version::peek(displaced) }.is_some() {
             add(Version::garbage(displaced), size_of::<Version<T>>());
         }
-        for &node in &edit.replaced {
+        for node in edit.replaced.iter() {
             // SAFETY: (`Node::size`) 1. not retired yet.
             add(Node::garbage(node), unsafe { Node::size(node) });
         }
-        for &entry in &edit.omitted {
+        for entry in edit.omitted.iter() {
             // SAFETY: its block lives until it is omitted and freed.
             if unsafe { &*entry }.omit() {
                 add(Entry::garbage(entry), size_of::<Entry<T>>());
             }
         }
-        self.omissions.fetch_add(edit.omitted.len() as u64, edge::statistic());
         self.retire(Sort::Memory, chain, items, bytes);
     }
 
@@ -97,20 +95,22 @@ impl<T> Index<T> {
     pub(super) unsafe fn retire_view(&self, view: *mut Block<View<T>>) {
         if !view.is_null() {
             let mut chain = Chain::empty();
+            let garbage = View::garbage(view);
             // SAFETY: (`Chain::push`) 1. by 1. the count keeps it.
-            unsafe { chain.push(View::garbage(view)) };
-            self.retire(Sort::Values, chain, 0, 0);
+            unsafe { chain.push(garbage) };
+            let (items, bytes) = self.weight(Sort::Values, garbage);
+            self.retire(Sort::Values, chain, items, bytes);
         }
     }
 
-    /// Takes out the view that shows what is removed.
-    pub(super) fn displace_view(&self) {
-        if !self.view.load(edge::lost()).is_null() {
-            // Ordering [see_view]: Acquire; as in `view`.
-            let view = self.view.swap(ptr::null_mut(), edge::see_view());
-            // SAFETY: (`retire_view`) 1. by the exchange above.
-            unsafe { self.retire_view(view) };
+    /// Takes the view out of the cell, with its count.
+    pub(super) fn displace_view(&self) -> Option<*mut Block<View<T>>> {
+        if self.view.load(edge::lost()).is_null() {
+            return None;
         }
+        // Ordering [see_view]: Acquire; as in `view`.
+        let view = self.view.swap(ptr::null_mut(), edge::see_view());
+        (!view.is_null()).then_some(view)
     }
 
     /// What follows operation number `number` of a caller who may allocate, or not: now and then a step of
@@ -122,7 +122,9 @@ impl<T> Index<T> {
             return;
         }
         let advanced = self.step(&current, ENDED_PER_TEND);
-        if is_full && !advanced && current.era.bytes() > ERA_BYTES {
+        // Also if threads that advance in step pass over the same list again and again.
+        let bytes = current.era.bytes() / if advanced { 2 } else { 1 };
+        if is_full && bytes > ERA_BYTES {
             self.eras.begin(&current, may_allocate);
         }
     }
@@ -133,6 +135,9 @@ impl<T> Index<T> {
         let advanced = current.era.try_advance();
         let epoch = current.era.epoch();
         for sort in Sort::ALL {
+            // Nothing waits for the current era. What waited for an era before it on the same object, and
+            // was not taken when that one drained, is not to wait for this one.
+            self.settle(current.era, sort, current.era.waiting(sort).take(), None);
             // What was displaced three epochs ago: its number is this one's plus one, modulo four.
             let limbo = current.era.limbo(sort, epoch + 1);
             let taken = limbo.take();
@@ -179,7 +184,9 @@ impl<T> Index<T> {
     /// older era holds it; the rest is left to those eras. Values become due.
     fn settle(&self, source: &Era, sort: Sort, chain: Chain, displaced: Option<u64>) {
         let (due, _) = self.free_due(source, sort, chain, displaced, |_| false);
-        self.due.push(due);
+        if !due.is_empty() {
+            self.due.push(due);
+        }
     }
 
     /// As `settle`: gives the values that are due; and what is held by eras that the caller `keeps` waiting
@@ -214,8 +221,9 @@ impl<T> Index<T> {
                 }
                 free_to_go = Some(lived);
             }
+            let (count, size) = self.weight(sort, garbage);
+            (items, bytes) = (items + count, bytes + size);
             if sort == Sort::Memory {
-                (items, bytes) = (items + 1, bytes + self.size_of(garbage) as u64);
                 // SAFETY: (`free`) 1. no reader can hold it: see `eras`.
                 unsafe { self.free(garbage) };
             } else {
@@ -223,18 +231,18 @@ impl<T> Index<T> {
                 unsafe { due.push(garbage) };
             }
         }
-        source.forget(items, bytes);
-        self.freed.fetch_add(items, edge::statistic());
+        if items != 0 {
+            source.forget(items, bytes);
+            self.freed.fetch_add(items, edge::statistic());
+        }
         (due, kept)
     }
 
     /// Leaves garbage to an era that holds it.
     fn park(&self, source: &Era, era: &Era, number: u64, sort: Sort, garbage: *mut Garbage) {
-        if sort == Sort::Memory {
-            let bytes = self.size_of(garbage) as u64;
-            source.forget(1, bytes);
-            era.note(1, bytes);
-        }
+        let (items, bytes) = self.weight(sort, garbage);
+        source.forget(items, bytes);
+        era.note(items, bytes);
         let mut chain = Chain::empty();
         // SAFETY: (`Chain::push`) 1. popped by the caller.
         unsafe { chain.push(garbage) };
@@ -248,16 +256,23 @@ impl<T> Index<T> {
         }
     }
 
-    /// What garbage takes in memory, in bytes: nothing, if it is a view.
-    pub(super) fn size_of(&self, garbage: *mut Garbage) -> usize {
+    /// For how many pieces of memory garbage counts, and for how many bytes. (Values are counted apart, by
+    /// `removals` and `releases`.)
+    pub(super) fn weight(&self, sort: Sort, garbage: *mut Garbage) -> (u64, u64) {
         // SAFETY: callers have it in their hands.
-        match unsafe { &*garbage }.kind() {
+        let size = match unsafe { &*garbage }.kind() {
             Kind::Version => size_of::<Version<T>>(),
             // SAFETY: (`Node::size`) 1. as above.
             Kind::Node => unsafe { Node::<T>::size(Node::of_garbage(garbage)) },
+            Kind::Entry if sort == Sort::Values => return (0, 0),
             Kind::Entry => size_of::<Entry<T>>(),
-            Kind::View => 0,
-        }
+            Kind::View => {
+                // SAFETY: (`Shared::peek`) 1. and 2. a view, with the count that the cell had.
+                let view: Option<&View<T>> = unsafe { Shared::peek(View::of_garbage(garbage)) };
+                view.map_or(0, View::bytes)
+            }
+        };
+        (1, size as u64)
     }
 
     /// Frees memory.
@@ -288,29 +303,29 @@ impl<T> Index<T> {
     /// same, and then the panic goes on.
     pub(super) fn destroy(&self, mut values: Chain) {
         let mut panics = Panics::none();
+        let (mut blocks, mut count, mut releases) = (Chain::empty(), 0, 0);
         while let Some(garbage) = values.pop() {
-            panics.contain(|| self.destroy_one(garbage));
+            // SAFETY: alive: it was in the chain.
+            if unsafe { &*garbage }.kind() == Kind::View {
+                let view = View::of_garbage(garbage);
+                // SAFETY: (`Shared::from_raw`) 1. the count that the cell had.
+                panics.contain(|| drop(unsafe { Shared::<View<T>>::from_raw(view) }));
+                continue;
+            }
+            releases += 1;
+            let retire = |block: *mut Garbage| {
+                count += 1;
+                // SAFETY: (`Chain::push`) 1. the caller's to retire.
+                unsafe { blocks.push(block) };
+            };
+            // SAFETY: (`Entry::release`) 1. from `Item::remove`, by way of the lists; no reader can hold it.
+            panics.contain(|| unsafe { Entry::<T>::release(Entry::of_garbage(garbage), retire) });
+        }
+        self.releases.fetch_add(releases, edge::statistic());
+        if !blocks.is_empty() {
+            self.retire(Sort::Memory, blocks, count, count * size_of::<Entry<T>>() as u64);
         }
         panics.resume();
-    }
-
-    fn destroy_one(&self, garbage: *mut Garbage) {
-        self.freed.fetch_add(1, edge::statistic());
-        // SAFETY: alive: the caller has it in its hands.
-        if unsafe { &*garbage }.kind() == Kind::View {
-            // SAFETY: (`Shared::from_raw`) 1. the count that the cell had.
-            drop(unsafe { Shared::<View<T>>::from_raw(View::of_garbage(garbage)) });
-            return;
-        }
-        self.releases.fetch_add(1, edge::statistic());
-        let retire = |block: *mut Garbage| {
-            let mut chain = Chain::empty();
-            // SAFETY: (`Chain::push`) 1. the caller's to retire.
-            unsafe { chain.push(block) };
-            self.retire(Sort::Memory, chain, 1, size_of::<Entry<T>>() as u64);
-        };
-        // SAFETY: (`Entry::release`) 1. from `Item::remove`, by way of the lists; no reader can hold it.
-        unsafe { Entry::<T>::release(Entry::of_garbage(garbage), retire) };
     }
 
     /// Destroys the values that are due. If a destructor calls this, that call leaves it to this one: no
@@ -326,7 +341,8 @@ impl<T> Index<T> {
     pub(crate) fn reclaim(&self) {
         // If there is no memory, the era stays the old one, and removed slots stay.
         let _ = self.eras.follow_fork(true);
-        while self.has_many_tombstones(self.enter().tree().entries) && self.compact() {}
+        while self.has_many_tombstones(self.enter().tree().entries, 0) && self.compact(usize::MAX) {
+        }
         let mut patience = RECLAIM_PATIENCE;
         for _ in 0..RECLAIM_ADVANCES {
             let current = self.eras.current();
@@ -351,11 +367,12 @@ impl<T> Index<T> {
 
     /// What is retired and not freed. Wait-free.
     pub(crate) fn backlog(&self) -> Backlog {
-        let values = self.removals().saturating_sub(self.releases.load(edge::statistic()));
+        let releases = self.releases.load(edge::statistic());
+        let values = self.removals().saturating_sub(releases);
         let mut backlog = Backlog {
             items: values,
             bytes: 0,
-            freed: self.freed.load(edge::statistic()),
+            freed: self.freed.load(edge::statistic()) + releases,
             oldest: self.due.since(),
         };
         for era in self.eras.iter() {

@@ -13,33 +13,46 @@ use super::limbo::{Chain, Garbage};
 pub(crate) struct Retired {
     pub(super) chains: [Chain; 2],
     pub(super) tag: Option<Tag>,
+    /// What it counts for in the figures of the tag's era.
+    weight: (u64, u64),
 }
 
 impl Retired {
     pub(crate) const fn nothing() -> Self {
-        Self { chains: [Chain::empty(), Chain::empty()], tag: None }
+        Self { chains: [Chain::empty(), Chain::empty()], tag: None, weight: (0, 0) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.chains.iter().all(Chain::is_empty)
     }
 
-    /// Adds a value that the map holds.
+    /// Adds a value that the map holds, or a view.
     ///
     /// # Safety
     ///
-    /// 1. `garbage` is of an entry that was removed by an exchange just before, by the caller, and that hold
-    ///    is the caller's to give away.
+    /// 1. `garbage` is of an entry that was removed by an exchange just before, or of a view that was taken out
+    ///    of its cell, by the caller; and that hold is the caller's to give away.
     pub(super) unsafe fn add<T>(&mut self, index: &Index<T>, garbage: *mut Garbage) {
         // SAFETY: (`Chain::push`) 1. by 1. it is alive until it is released.
         unsafe { self.chains[Sort::Values as usize].push(garbage) };
-        self.tag = Some(index.eras.tag_behind_exchange());
+        let tag = index.eras.tag_behind_exchange();
+        let (items, bytes) = index.weight(Sort::Values, garbage);
+        if let Some(old) = self.tag.filter(|old| old.era() != tag.era() && self.weight.0 != 0) {
+            index.eras.tagged(&old).forget(self.weight.0, self.weight.1);
+            index.eras.tagged(&tag).note(self.weight.0, self.weight.1);
+        }
+        if items != 0 {
+            index.eras.tagged(&tag).note(items, bytes);
+            self.weight = (self.weight.0 + items, self.weight.1 + bytes);
+        }
+        self.tag = Some(tag);
     }
 }
 
 impl<T> Index<T> {
     /// Adopts all garbage that there is.
     pub(crate) fn adopt(&self) -> Retired {
+        let _ = self.eras.follow_fork(false);
         let mut adopted = Retired::nothing();
         let (mut items, mut bytes) = (0, 0);
         for era in self.eras.iter() {
@@ -47,14 +60,13 @@ impl<T> Index<T> {
                 let mut taken = era.take_all(sort);
                 let mut its = (0, 0);
                 while let Some(garbage) = taken.pop() {
-                    its = (its.0 + 1, its.1 + self.size_of(garbage) as u64);
+                    let (count, size) = self.weight(sort, garbage);
+                    its = (its.0 + count, its.1 + size);
                     // SAFETY: (`Chain::push`) 1. taken out of another chain.
                     unsafe { adopted.chains[sort as usize].push(garbage) };
                 }
-                if sort == Sort::Memory {
-                    era.forget(its.0, its.1);
-                    (items, bytes) = (items + its.0, bytes + its.1);
-                }
+                era.forget(its.0, its.1);
+                (items, bytes) = (items + its.0, bytes + its.1);
             }
         }
         let tag = self.eras.tag();
@@ -79,6 +91,8 @@ impl<T> Index<T> {
     /// registered later.
     pub(crate) fn try_complete(&self, retired: &mut Retired, insists: bool) -> bool {
         let Some(tag) = retired.tag.filter(|_| !retired.is_empty()) else { return true };
+        // Without memory for an era of its own, a child of `fork` waits as its parent would.
+        let _ = self.eras.follow_fork(false);
         for _ in 0..3 {
             let current = self.eras.current();
             if current.number() != tag.era() || self.eras.has_passed(&tag) {
@@ -93,7 +107,11 @@ impl<T> Index<T> {
         }
         self.eras.iter().for_each(|era| self.eras.drain(era));
         if !self.eras.has_passed(&tag) {
-            return false;
+            let waits = self.eras.is_of_this_process(tag.era());
+            if !waits {
+                self.leave_to_others(retired);
+            }
+            return !waits;
         }
         let mut due = Chain::empty();
         for sort in Sort::ALL {

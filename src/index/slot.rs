@@ -7,8 +7,8 @@
 
 use super::address_range::CodeRange;
 use super::entry::{Entry, Item};
-use super::search_plan::SearchPlan;
 use super::node::Node;
+use super::search_plan::SearchPlan;
 use core::marker::PhantomData;
 use core::ptr;
 

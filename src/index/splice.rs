@@ -55,7 +55,8 @@ impl<T> Edit<'_, T> {
             in_its_place = Some(next);
             behind += 1;
         }
-        if in_its_place.is_none() && slots.len() == most_slots(0) {
+        self.was_full = in_its_place.is_none() && slots.len() == most_slots(0);
+        if self.was_full {
             return Ok(None);
         }
         for (above, _) in &path {
@@ -63,7 +64,7 @@ impl<T> Edit<'_, T> {
         }
         self.replace(&leaf)?;
         if let Some(removed) = in_its_place {
-            push(&mut self.omitted, removed.entry())?;
+            self.omitted.push(removed.entry())?;
             self.tree.entries -= 1;
         }
         // And up again.

@@ -18,11 +18,11 @@
 
 use super::address_range::{CodeRange, Pc};
 use super::entry::Entry;
-#[cfg(test)]
-use super::search_plan::SearchPlan;
 use super::node::fewest_slots;
 #[cfg(test)]
 use super::node::most_slots;
+#[cfg(test)]
+use super::search_plan::SearchPlan;
 use super::slot::{Slot, Slots};
 
 /// Sorted ranges with their entries. It owns nothing: see `node`.
@@ -42,6 +42,7 @@ pub(crate) struct Tree<T> {
 pub(crate) struct Found<'a, T> {
     pub(crate) range: CodeRange,
     pub(crate) entry: &'a Entry<T>,
+    pub(crate) slot: Slot<T>,
 }
 
 impl<T> Clone for Tree<T> {
@@ -114,7 +115,7 @@ impl<T> Tree<T> {
     pub(super) fn found<'a>(&'a self, slot: &Slot<T>) -> Option<Found<'a, T>> {
         // SAFETY: a leaf's slot; an entry's block lives as long as what shows it.
         let entry = unsafe { slot.entry().as_ref() }?;
-        Some(Found { range: slot.range(), entry })
+        Some(Found { range: slot.range(), entry, slot: *slot })
     }
 
     /// The slots of the node that `slot` points at.
@@ -220,7 +221,8 @@ impl<T> Tree<T> {
     /// the table, what it takes to search the whole node, and the slot that it ends at.
     #[cfg(test)]
     pub(crate) const fn most_probes(n: usize) -> usize {
-        let (leaf, above) = (SearchPlan::most_probes(most_slots(0)), SearchPlan::most_probes(most_slots(1)));
+        let (leaf, above) =
+            (SearchPlan::most_probes(most_slots(0)), SearchPlan::most_probes(most_slots(1)));
         leaf + (Self::most_levels(n) - 1) * above
     }
 }

@@ -44,18 +44,21 @@ impl<T> View<T> {
         let most = version.tree.entries;
         rows.try_reserve_exact(most).map_err(|_| OutOfMemory::of::<Slot<T>>(most))?;
         let garbage = Garbage::new(Kind::View, born, 0);
-        let mut view =
-            Self { made_of: (version.sequence, removals), rows: Vec::new(), garbage };
+        let mut view = Self { made_of: (version.sequence, removals), rows: Vec::new(), garbage };
         for found in version.tree.iter() {
             if !found.entry.is_removed() {
                 // By 1. the map holds the value of an entry that was live in this section.
                 found.entry.hold();
-                let entry = core::ptr::from_ref(found.entry).cast_mut();
-                rows.push(Slot::of_entry(found.range.start(), found.range.end(), entry));
+                rows.push(found.slot);
             }
         }
         view.rows = rows;
         Shared::try_new(view).map_err(|_| OutOfMemory::of::<Block<Self>>(1))
+    }
+
+    /// What it takes in memory, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Block<Self>>() + self.rows.capacity() * size_of::<Slot<T>>()
     }
 
     /// The ranges, sorted.

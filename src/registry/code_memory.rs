@@ -10,9 +10,9 @@ use super::code_image::CodeImage;
 use super::code_tables::CodeTables;
 use super::engine::{Engine, LoadError};
 use super::mapping::{Draft, Mapping};
+use crate::CodeRange;
 use crate::index::shared::Shared;
 use crate::index::try_box::OutOfMemory;
-use crate::CodeRange;
 use core::fmt;
 
 /// Machine code in memory that can be executed.
@@ -51,7 +51,10 @@ impl CodeMemory {
             Ok(tables) => tables,
             Err(tables) => {
                 let image = CodeImage { text, text_align, tables };
-                return Err(LoadImageError { reason: OutOfMemory::of::<CodeTables>(1).into(), image });
+                return Err(LoadImageError {
+                    reason: OutOfMemory::of::<CodeTables>(1).into(),
+                    image,
+                });
             }
         };
         match copy(&text, text_align, engine.allocator()) {

@@ -61,8 +61,7 @@ impl EngineCode {
     /// # Errors
     ///
     /// [`LoadError::Refused`]: out of memory, or an entry of the map is in the way. That is other
-    /// code, which can be only if an allocator gave memory away twice; or an entry that is just being
-    /// taken out without memory: for a moment lookups do not find it, and its place is not free.
+    /// code, which can be only if an allocator gave memory away twice.
     /// [`LoadError::Memory`] if the code is unpublished and cannot be published. The memory comes
     /// back, and nothing has changed.
     pub fn register(engine: &Engine, mut memory: CodeMemory) -> Result<Self, RegisterMemoryError> {
@@ -89,8 +88,7 @@ impl EngineCode {
     /// # Errors
     ///
     /// [`LoadError::Refused`], for the reasons that [`EngineCode::register`] has, and nothing has
-    /// changed. The entry in the way may be one of this very mapping, whose last owner in that code
-    /// map has just left, without memory.
+    /// changed.
     pub fn share_with(&self, engine: &Engine) -> Result<Self, LoadError> {
         Self::with(engine, self.original.memory.clone()).map_err(|(reason, _)| reason)
     }
@@ -106,9 +104,11 @@ impl EngineCode {
             }
         };
         match claim {
-            Ok(claim) => Shared::try_new(Original { engine: engine.clone(), memory, _claim: claim })
-                .map(|original| Self { original })
-                .map_err(|original| (OutOfMemory::of::<Original>(1).into(), original.memory)),
+            Ok(claim) => {
+                Shared::try_new(Original { engine: engine.clone(), memory, _claim: claim })
+                    .map(|original| Self { original })
+                    .map_err(|original| (OutOfMemory::of::<Original>(1).into(), original.memory))
+            }
             Err(refused) => Err((refused.into(), memory)),
         }
     }

@@ -32,7 +32,10 @@ fn addresses_where_nothing_is() {
         assert_eq!((around.below.is_some(), around.above.is_some()), (pc > 0x10, pc < 0x10));
     }
     let empty = CodeMap::<()>::new();
-    assert!(empty.lookup(0_usize, |_| ()).is_none() && empty.snapshot().expect("memory").iter().next().is_none());
+    assert!(
+        empty.lookup(0_usize, |_| ()).is_none()
+            && empty.snapshot().expect("memory").iter().next().is_none()
+    );
 }
 
 #[test]

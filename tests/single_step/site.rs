@@ -155,4 +155,3 @@ impl Site {
         assert_eq!(self.tally.alive(), 0);
     }
 }
-
