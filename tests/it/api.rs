@@ -955,7 +955,7 @@ fn every_destructor_panics() {
     assert!(complete, "it was complete when its values were gone");
     let late: [(&str, &dyn Fn()); 3] = [
         ("reclaim", &|| assert!(map.reclaim().is_empty())),
-        ("synchronize", 0, &|| map.synchronize()),
+        ("synchronize", &|| map.synchronize()),
         ("waiting for another", &|| {
             let other = map.register(9_000..9_010, Mine(tally.track(9))).expect("free");
             other.unregister().wait();
