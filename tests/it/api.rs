@@ -772,6 +772,27 @@ fn a_snapshot_holds_back_no_other_version() {
     assert!(map.snapshot().expect("memory").sequence() >= 102);
 }
 
+/// The map keeps the last snapshot's view; what is waited for goes all the same.
+#[test]
+fn a_view_that_the_map_keeps_keeps_no_value() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    for round in 0..20 {
+        let register = |i: usize| map.register(i * 10..i * 10 + 10, tally.track(i)).expect("free");
+        let [a, b, c] = [1, 2, 3].map(register);
+        drop(map.snapshot().expect("memory"));
+        let left = tally.alive() - 3;
+        drop(a.unregister());
+        b.unregister().wait();
+        assert!(tally.alive() - left <= 2, "round {round}: the one that was waited for");
+        let mut retirement = c.unregister();
+        assert!(retirement.is_complete(), "no reader is inside");
+        assert!(tally.alive() - left <= 1, "round {round}: the one that is complete");
+        map.synchronize();
+        assert_eq!(tally.alive(), 0);
+    }
+}
+
 #[test]
 fn what_may_go_to_other_threads() {
     const fn send<T: Send>() {}
