@@ -255,9 +255,11 @@ impl<'s> Scene<'s> {
         let removes = self.call.shows_targets()[0];
         let number = || {
             let publications = map.stats().publications;
-            let view = map.snapshot().expect("memory");
-            // (Of an empty map there is nothing to unregister.)
-            if removes { view.sequence().saturating_sub(publications) } else { publications }
+            if !removes {
+                return publications;
+            }
+            // (What is to be unregistered is there, so the snapshot is not empty.)
+            map.snapshot().expect("memory").sequence() - publications
         };
         while number() % WRITES_PER_RECLAIM != wanted {
             let place = self.call.shape.rivals_gap(1);
