@@ -285,7 +285,12 @@ impl<T: Send + Sync> CodeMap<T> {
     ///
     /// [`OutOfMemory`].
     pub fn snapshot(&self) -> Result<Snapshot<T>, OutOfMemory> {
-        self.index.view().map(Snapshot::new)
+        let view = self.index.view()?;
+        let (publications, removals) = match &view {
+            Some(view) => view.made_of,
+            None => (self.index.sequence(), self.index.removals()),
+        };
+        Ok(Snapshot::new(view, publications + removals))
     }
 
     /// Frees what was retired and is held by no reader, without waiting for any; says what is left.

@@ -186,7 +186,8 @@ impl<'m, T: Send + Sync> Retirement<'m, T> {
     }
 
     /// Whether no reader can hold the code any more. Then the map has let go of its value: it is
-    /// destroyed, unless an owned [`Snapshot`](crate::Snapshot) that shows it keeps it alive.
+    /// destroyed, unless an owned [`Snapshot`](crate::Snapshot) that shows it keeps it alive. (So does the
+    /// vector of an earlier snapshot that is garbage already, until that is freed.)
     ///
     /// Asking again and again gets there once readers have left; it advances the epoch, as
     /// [`CodeMap::reclaim`] does. (In a child of `fork`, [`CodeMap::synchronize`] tells of an exception.)

@@ -26,6 +26,7 @@ use core::fmt;
 /// ```
 pub struct Snapshot<T> {
     view: Option<Shared<View<T>>>,
+    sequence: u64,
 }
 
 /// One registered range in a [`Snapshot`], borrowed from it.
@@ -59,8 +60,8 @@ impl<'s, T> Registered<'s, T> {
 }
 
 impl<T> Snapshot<T> {
-    pub(crate) fn new(view: Option<Shared<View<T>>>) -> Self {
-        Self { view }
+    pub(crate) fn new(view: Option<Shared<View<T>>>, sequence: u64) -> Self {
+        Self { view, sequence }
     }
 
     fn rows(&self) -> &[Slot<T>] {
@@ -98,7 +99,7 @@ impl<T> Snapshot<T> {
     /// How many publications and removals the map had seen: two snapshots of a map with the same number
     /// show the same, unless something was being removed. Constant time.
     pub fn sequence(&self) -> u64 {
-        self.view.as_ref().map_or(0, |view| view.made_of.0 + view.made_of.1)
+        self.sequence
     }
 
     /// All registered ranges, in address order. Constant time a step.
@@ -157,7 +158,7 @@ impl<T> Snapshot<T> {
 
 impl<T> Clone for Snapshot<T> {
     fn clone(&self) -> Self {
-        Self { view: self.view.clone() }
+        Self { view: self.view.clone(), sequence: self.sequence }
     }
 }
 

@@ -17,6 +17,7 @@ mod code_map;
 #[path = "../../src/error.rs"]
 mod error;
 #[path = "../../src/index/mod.rs"]
+#[expect(dead_code, reason = "some of it is for the registry, which is not here")]
 mod index;
 #[path = "../../src/reader.rs"]
 mod reader;

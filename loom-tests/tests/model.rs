@@ -98,7 +98,7 @@ pub(crate) fn range(start: usize) -> CodeRange {
 
 pub(crate) fn item(start: usize, drops: &Arc<Drops>) -> Item<Value> {
     let range = range(start);
-    Item::try_new(range, Value::of(range, drops)).ok().expect("memory")
+    Item::try_new(range, Value::of(range, drops)).unwrap_or_else(|_| panic!("memory"))
 }
 
 /// Whether a lookup finds the range that starts at `start`, and the right value with it. Reads what is found

@@ -185,7 +185,7 @@ pub(crate) fn the_last_of_two_owners_is_given_the_body() {
     check("the_last_of_two_owners_is_given_the_body", None, || {
         let drops = Drops::new();
         let value = Value::of(range(0x10), &drops);
-        let one = Shared::try_new(value).ok().expect("memory");
+        let one = Shared::try_new(value).unwrap_or_else(|_| panic!("memory"));
         let let_go = |owner: Shared<Value>| {
             owner.assert_of(range(0x10));
             usize::from(owner.into_body_if_last().is_some())
