@@ -5,7 +5,7 @@
 //! - Counters that only statistics read are not modelled.
 //! - Two shards, nodes of eight slots, and constants small enough that every interleaving can be visited.
 //!   Reclamation is what a model asks for: no write and no removal makes a step of it by itself, unless the
-//!   model says that eras are full at once ([`fill_eras`]).
+//!   model says that eras are full at once (`fill_eras`).
 //! - A block's [`Liveness`] makes loom report a read that races with its destruction; a read that
 //!   comes after it fails outright, for [`dispose`] keeps the memory.
 
@@ -44,7 +44,7 @@ thread_local! {
     static LAST_NUMBER: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How much garbage an era takes: all there is, or none ([`fill_eras`]).
+/// How much garbage an era takes: all there is, or none (`fill_eras`).
 pub(crate) struct EraBytes;
 
 impl PartialEq<EraBytes> for u64 {
