@@ -45,6 +45,13 @@
 mod batch;
 mod code_map;
 mod error;
+#[cfg_attr(
+    not(feature = "registry"),
+    expect(
+        dead_code,
+        reason = "some of it is for the registry: it sees the entry that a value is in"
+    )
+)]
 mod index;
 #[cfg(all(feature = "perf", any(target_os = "linux", target_os = "android")))]
 pub mod perf;
