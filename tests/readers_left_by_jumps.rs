@@ -170,7 +170,6 @@ fn lose_many(way: Way) {
 
 /// What is registered after a reader stalled is no more its own if it comes in one large batch.
 #[test]
-#[ignore = "the first batch behind a stall is born in the era of the stall, however large it is"]
 fn a_batch_behind_a_lost_reader_is_not_held_back() {
     const BATCH: usize = 100_000;
     let map = Map::new();

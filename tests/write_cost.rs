@@ -223,7 +223,6 @@ fn a_write_makes_one_node_of_each_level() {
 /// Where a whole region was removed, a compaction takes a few leaves of it at a time, and so does a write that
 /// falls there.
 #[test]
-#[ignore = "a compaction goes on as long as the neighbours that it joins are empty: O(n)"]
 fn a_write_leaves_out_a_few_leaves_at_a_time() {
     for n in [10_000, 100_000] {
         let map = Map::new();
