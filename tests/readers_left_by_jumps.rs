@@ -168,9 +168,16 @@ fn lose_many(way: Way) {
     drop(map);
 }
 
+/// One test at a time: bytes are counted for the whole process.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE.lock().unwrap_or_else(|failed| failed.into_inner())
+}
+
 /// What is registered after a reader stalled is no more its own if it comes in one large batch.
 #[test]
 fn a_batch_behind_a_lost_reader_is_not_held_back() {
+    let _alone = alone();
     const BATCH: usize = 100_000;
     let map = Map::new();
     (0..10).for_each(|i| map.register(range(i), i).expect("free").leak());
@@ -191,6 +198,7 @@ fn a_batch_behind_a_lost_reader_is_not_held_back() {
 /// One test, for memory is the whole process's.
 #[test]
 fn readers_that_are_left_by_jumps_hold_one_index_each() {
+    let _alone = alone();
     lose_many(Way::Whole);
     lose_many(Way::Scattered);
     if std::env::var_os("PCMAP_LONG").is_some_and(|value| value != "0") {
