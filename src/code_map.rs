@@ -332,7 +332,7 @@ impl<T: Send + Sync> CodeMap<T> {
     /// ```
     ///
     /// So when it returns no reader holds what was unregistered before, and every value of that
-    /// was dropped, unless an owned [`Snapshot`] still shows it, a [`Retirement`] or a thread in the midst of
+    /// was dropped, unless an owned [`Snapshot`] still shows it, a [`Retirement`] or a thread in the middle of
     /// a call on this map has it in its hands.
     ///
     /// In a child of `fork`, what readers may hold that entered before the child's first write,

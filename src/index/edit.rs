@@ -273,7 +273,7 @@ impl<'f, T> Edit<'f, T> {
         }
     }
 
-    /// Appends a run of a leaf's slots to `out`, but for those that are removed.
+    /// Appends a run of a leaf's slots to `out`, except those that are removed.
     fn retain(
         &mut self,
         old: &Tree<T>,

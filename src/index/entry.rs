@@ -167,7 +167,7 @@ impl<T> Entry<T> {
     #[inline(always)]
     pub(crate) fn is_removed(&self) -> bool {
         self.life.read();
-        // Ordering [tombstone]: Relaxed; the flag carries no data with it. Whoever is told by
+        // Ordering [tombstone]: Relaxed; the flag carries no data with it. A thread that is told by
         // synchronisation that the entry is removed sees it by coherence.
         self.state.load(edge::tombstone()) & REMOVED != 0
     }
@@ -311,7 +311,7 @@ impl<T> Entry<T> {
 
     /// Whether the map still holds the value of an entry that is in its last version.
     ///
-    /// For a map that goes: an entry that was removed is released by whoever removed it, but if that was
+    /// For a map that goes: an entry that was removed is released by the thread that removed it, unless that was
     /// forgotten.
     pub(crate) fn is_released(&self) -> bool {
         self.state.load(edge::statistic()) & RELEASED != 0

@@ -131,7 +131,7 @@ impl Era {
         // Ordering [announce]: Relaxed; ordered by the fence that follows.
         readers.fetch_add(1, edge::announce());
         // Ordering [reader_announces]: SeqCst; meets [writer_displaces] and [scanner_looks].
-        //   this fence first: whoever looks at the counts behind its own fence sees this reader;
+        //   this fence first: a thread that looks at the counts behind its own fence sees this reader;
         //   this one second:  what was displaced before theirs is not read any more behind this.
         edge::reader_announces();
         readers

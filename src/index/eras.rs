@@ -376,8 +376,8 @@ impl Eras {
                 // (Not if its number is higher: then the word that this thread saw is an old one, and the
                 // numbers of an object only grow.)
                 State::Free(number) => number < next,
-                // Whoever claimed it came too late, for that era is here, and elsewhere: an era that has
-                // ended is active or drained. Or it is claimed for the same era: then whoever is first with
+                // The thread that claimed it came too late, for that era is here, and elsewhere: an era that has
+                // ended is active or drained. Or it is claimed for the same era: then the thread that is first with
                 // the word begins that.
                 State::Claimed(number) => number <= next,
                 State::Active(_) => false,
@@ -390,7 +390,7 @@ impl Eras {
         indices().filter(is_empty).find_map(claim).or_else(|| indices().find_map(claim))
     }
 
-    /// Adds objects. Lock-free, but for the allocator.
+    /// Adds objects. Lock-free, except the allocator.
     fn grow(&self) -> Result<(), OutOfMemory> {
         let objects = self.objects();
         let chunk = (objects / 2).ilog2() as usize;

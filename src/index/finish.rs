@@ -79,7 +79,7 @@ fn finish_entry<T>(entry: *mut Entry<T>) {
         (_, true) => {}
         // SAFETY: (`Entry::let_go`) 1. the map's hold.
         (false, false) => unsafe { Entry::let_go(entry) },
-        // Whoever removed it has forgotten what came back.
+        // The caller that removed it has forgotten what came back.
         // SAFETY: (`Entry::release`) 1. and nobody can remember it: it borrowed the map.
         (true, false) => unsafe { Entry::release(entry, |_| ()) },
     }

@@ -52,7 +52,7 @@ impl FreeList {
 
     /// A block with this layout, which is rounded: a free one, or a new one.
     ///
-    /// Wait-free, but for the allocator.
+    /// Wait-free, except the allocator.
     pub(crate) fn allocate(&self, layout: Layout) -> Result<NonNull<u8>, OutOfMemory> {
         for place in self.places(layout) {
             // Only who sees a block takes it: most places are empty most of the time.
@@ -75,7 +75,7 @@ impl FreeList {
 
     /// Keeps a block, or frees it.
     ///
-    /// Wait-free, but for the allocator.
+    /// Wait-free, except the allocator.
     ///
     /// # Safety
     ///

@@ -10,7 +10,7 @@
 //! - **Handlers** read `published` inside a section ([`section`]): nothing is counted for what they
 //!   read, nothing is freed, nobody is waited for.
 //! - **Writers** enter a section, build the successor of the published version ([`edit`]), and exchange
-//!   the pointer: that is the write. Whoever displaced a version retires it, with the nodes and
+//!   the pointer: that is the write. The writer that displaced a version retires it, with the nodes and
 //!   entries that its successor lacks ([`limbo`]).
 //! - **Removal** is a flag in the entry ([`entry`]). Lookups look at it; the slot goes when its leaf
 //!   is rewritten, by a later write or by compaction ([`compact`]).
@@ -355,12 +355,12 @@ impl<T> Index<T> {
         //   failed: another thread put one there.
         if self.view.compare_exchange(cached, mine, edge::show_view(), edge::lost()).is_ok() {
             // Ordering [viewer_looks]: SeqCst; meets [writer_displaces].
-            //   this fence first: whoever removes something finds this view in the cell;
+            //   this fence first: a thread that removes something finds this view in the cell;
             //   this one second:  the removal is counted for the look below.
             edge::viewer_looks();
             // SAFETY: (`retire_view`) 1. displaced by the exchange above.
             unsafe { self.retire_view(cached) };
-            // Whoever removed something meanwhile may have found the cell without this view.
+            // A thread that removed something meanwhile may have found the cell without this view.
             if self.removals.load(edge::see_removals()) != removals {
                 let view = self.displace_view().unwrap_or(ptr::null_mut());
                 // SAFETY: (`retire_view`) 1. taken out by the call above.

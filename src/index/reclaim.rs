@@ -248,7 +248,7 @@ impl<T> Index<T> {
         unsafe { chain.push(garbage) };
         era.waiting(sort).push(chain);
         // Ordering [parker_looks]: SeqCst; meets [drainer_looks].
-        //   this fence first:  the list is not empty for whoever drained the era, and took it after that;
+        //   this fence first:  the list is not empty for the thread that drained the era, and took it after that;
         //   this one second:   the era is seen to have drained, and the list is taken here.
         edge::parker_looks();
         if era.state() != State::Active(number) {

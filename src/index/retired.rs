@@ -1,7 +1,7 @@
 #![expect(unsafe_code, reason = "says that what it was given may be freed")]
 //! Garbage that one caller waits for: it stays in the caller's hands until no reader can hold it.
 //!
-//! So whoever waits knows that it is gone when it is gone, whatever other threads do; and whoever does not
+//! So a caller that waits knows that it is gone when it is gone, whatever other threads do; and a caller that does not
 //! wait gives it to the limbo lists.
 
 use super::Index;
@@ -84,7 +84,7 @@ impl<T> Index<T> {
         }
     }
 
-    /// Frees what no reader can hold any more; says whether that was all of it, but for what only readers
+    /// Frees what no reader can hold any more; says whether that was all of it, except what only readers
     /// can hold that the process was forked with: that is left to others. Destructors may run.
     ///
     /// Lock-free. Who `insists` begins an era, so that readers which stay inside hold back nothing that is

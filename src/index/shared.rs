@@ -122,7 +122,7 @@ impl<X> Shared<X> {
 
 impl<X> Clone for Shared<X> {
     fn clone(&self) -> Self {
-        // Ordering [count_up]: Relaxed; whoever clones holds a count, so the block cannot be
+        // Ordering [count_up]: Relaxed; the caller holds a count, so the block cannot be
         // on its way out, and nothing is published by counting.
         let before = self.block().count.fetch_add(1, edge::count_up());
         // As in `Arc`: so many leaked clones could wrap the count, and it is too late for an error.

@@ -2,7 +2,7 @@
 //! What an owned snapshot shows: the ranges of the map at one moment, sorted, each with a hold on its
 //! value.
 //!
-//! It shares nothing with the versions, so nodes need no counts, and whoever keeps a snapshot keeps values
+//! It shares nothing with the versions, so nodes need no counts, and the owner of a snapshot keeps values
 //! and no nodes.
 
 use super::address_range::CodeRange;

@@ -56,7 +56,7 @@ static NOTICED: AtomicBool = AtomicBool::new(false);
 
 /// The number of this process: never 0, and not one that a process had which this one was forked from.
 ///
-/// One load, but for the first call in a process. That one is lock-free as far as the C library's
+/// One load, except the first call in a process. That one is lock-free as far as the C library's
 /// `pthread_atfork` is, which has a lock; in children it makes no such call. Not for handlers.
 pub(crate) fn generation() -> usize {
     if cfg!(miri) {
