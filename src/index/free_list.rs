@@ -45,6 +45,7 @@ impl FreeList {
     }
 
     /// The places for blocks of this (rounded) layout.
+    #[inline]
     fn places(&self, layout: Layout) -> &[AtomicPtr<u8>] {
         let size = layout.size().checked_sub(SMALL + 1).map(|size| size / GRAIN);
         size.and_then(|size| self.blocks.get(size)).map_or(&[], |places| places)
@@ -53,6 +54,7 @@ impl FreeList {
     /// A block with this layout, which is rounded: a free one, or a new one.
     ///
     /// Wait-free, except the allocator.
+    #[inline]
     pub(crate) fn allocate(&self, layout: Layout) -> Result<NonNull<u8>, OutOfMemory> {
         for place in self.places(layout) {
             // Only who sees a block takes it: most places are empty most of the time.
@@ -80,6 +82,7 @@ impl FreeList {
     /// # Safety
     ///
     /// 1. It was allocated with this layout, which is rounded, and nobody uses it any more.
+    #[inline]
     pub(crate) unsafe fn free(&self, block: *mut u8, layout: Layout) {
         for place in self.places(layout) {
             // Ordering [put_block]: Release; pairs with Acquire in `allocate`.

@@ -247,7 +247,7 @@ impl<T> Index<T> {
             reading = newer;
         }
         let published = Published { sequence: reading.sequence() + 1, entries: edit.tree.entries };
-        self.retire_displaced(reading, edit);
+        self.retire_displaced(reading, &edit);
         Ok(published)
     }
 

@@ -244,12 +244,12 @@ impl<T> Node<T> {
         Self::bytes(SearchPlan::from_short(unsafe { &*node }.plan))
     }
 
-    /// Frees a node, and nothing that it points at.
+    /// Frees a node, and nothing that it points at; says how much that was, in bytes.
     ///
     /// # Safety
     ///
     /// 1. Nobody else has it.
-    pub(crate) unsafe fn discard(node: *mut Self, free_list: &FreeList) {
+    pub(crate) unsafe fn discard(node: *mut Self, free_list: &FreeList) -> usize {
         // SAFETY: by 1. alive.
         let header = unsafe { &*node };
         header.life.end();
@@ -257,5 +257,6 @@ impl<T> Node<T> {
         // SAFETY: (`FreeList::free`) 1. by 1., allocated by `build` with that layout. A header drops
         // nothing.
         unsafe { free_list.free(node.cast(), layout) };
+        layout.size()
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct Held {
 impl<T> Index<T> {
     /// Retires the version that was read, and what its successor lacks: this thread has displaced it just
     /// before, by publishing the tree of `edit`.
-    pub(super) fn retire_displaced(&self, reading: Reading<'_, T>, edit: Edit<'_, T>) {
+    pub(super) fn retire_displaced(&self, reading: Reading<'_, T>, edit: &Edit<'_, T>) {
         let displaced = reading.raw;
         // (Nobody else frees it.)
         drop(reading);
@@ -221,12 +221,13 @@ impl<T> Index<T> {
                 }
                 free_to_go = Some(lived);
             }
-            let (count, size) = self.weight(sort, garbage);
-            (items, bytes) = (items + count, bytes + size);
             if sort == Sort::Memory {
                 // SAFETY: (`free`) 1. no reader can hold it: see `eras`.
-                unsafe { self.free(garbage) };
+                let size = unsafe { self.free(garbage) };
+                (items, bytes) = (items + 1, bytes + size as u64);
             } else {
+                let (count, size) = self.weight(sort, garbage);
+                (items, bytes) = (items + count, bytes + size);
                 // SAFETY: (`Chain::push`) 1. popped above.
                 unsafe { due.push(garbage) };
             }
@@ -275,12 +276,12 @@ impl<T> Index<T> {
         (1, size as u64)
     }
 
-    /// Frees memory.
+    /// Frees memory; says how much that was, in bytes.
     ///
     /// # Safety
     ///
     /// 1. It is memory of this index (not a view), the caller's, and no reader can hold it.
-    pub(super) unsafe fn free(&self, garbage: *mut Garbage) {
+    pub(super) unsafe fn free(&self, garbage: *mut Garbage) -> usize {
         // SAFETY: by 1. alive.
         match unsafe { &*garbage }.kind() {
             Kind::Version => {
@@ -288,14 +289,17 @@ impl<T> Index<T> {
                 let version = unsafe { Box::from_raw(Version::<T>::of_garbage(garbage)) };
                 version.life.end();
                 dispose(version);
+                size_of::<Version<T>>()
             }
             // SAFETY: (`Node::discard`) 1. by 1.
             Kind::Node => unsafe {
-                Node::<T>::discard(Node::of_garbage(garbage), &self.free_list);
+                Node::<T>::discard(Node::of_garbage(garbage), &self.free_list)
             },
-            // SAFETY: (`Entry::make_unreachable`) 1. by 1.; its block is retired once.
-            Kind::Entry => unsafe { Entry::<T>::make_unreachable(Entry::of_garbage(garbage)) },
-            Kind::View => debug_assert!(false, "views are values"),
+            Kind::Entry | Kind::View => {
+                // SAFETY: (`Entry::make_unreachable`) 1. by 1. an entry, whose block is retired once.
+                unsafe { Entry::<T>::make_unreachable(Entry::of_garbage(garbage)) };
+                size_of::<Entry<T>>()
+            }
         }
     }
 

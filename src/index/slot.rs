@@ -213,10 +213,6 @@ impl<'a, T> Slots<'a, T> {
         Some((self.first()?, self.split_at(1).1))
     }
 
-    pub(crate) fn split_last(self) -> Option<(Slot<T>, Self)> {
-        Some((self.last()?, self.split_at(self.len() - 1).0))
-    }
-
     pub(crate) fn iter(self) -> impl Iterator<Item = Slot<T>> + 'a {
         (0..self.len()).filter_map(move |index| self.get(index))
     }
