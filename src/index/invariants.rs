@@ -373,7 +373,7 @@ fn a_batch_that_goes_from_version_to_version() {
             }
             let newest = sections.pop().expect("one");
             assert_eq!(index.publish(&newest, &mut edit), Ok(true), "nobody writes meanwhile");
-            index.retire_displaced(newest, edit);
+            index.retire_displaced(newest, &edit);
             drop(sections);
             both.expected.extend(items.into_iter().map(|item| (item.range.start(), item)));
             both.check();
