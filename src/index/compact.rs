@@ -30,7 +30,7 @@ impl<T> Index<T> {
         let mut edit = self.edit(&reading, WRITE | reading.sequence());
         let place = [Slot::of_place(place.start())];
         let is_done = edit.apply(Change { add: &[], visit: &place }).is_ok()
-            && self.publish(&reading, &mut edit).is_ok_and(|published| published);
+            && self.publish(&reading, &mut edit);
         if is_done {
             self.retire_displaced(reading, &edit);
         }

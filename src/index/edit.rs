@@ -181,14 +181,12 @@ impl<'f, T> Edit<'f, T> {
         self.rewrite(old, &old.root, height, change, &mut list)?;
         loop {
             if height > 0 && list.len() == 1 {
-                // The root has one node below: that is the root.
+                // The root has one node below: what is in that one is what the root has. (A root is made anew
+                // by each write: it carries the version.)
                 let root = list[0];
                 list.clear();
                 height -= 1;
                 append(&mut list, old.below(&root))?;
-                if height == 0 || list.len() > 1 {
-                    return Ok((root, height));
-                }
                 self.replace(&root)?;
                 continue;
             }

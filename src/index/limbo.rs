@@ -12,7 +12,6 @@ use core::ptr;
 /// What carries a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Version,
     Node,
     Entry,
     View,
@@ -54,9 +53,8 @@ impl Garbage {
     #[inline]
     pub(crate) fn kind(&self) -> Kind {
         match self.origin.load(edge::statistic()) & 3 {
-            0 => Kind::Version,
-            1 => Kind::Node,
-            2 => Kind::Entry,
+            0 => Kind::Node,
+            1 => Kind::Entry,
             _ => Kind::View,
         }
     }

@@ -59,7 +59,7 @@ use entry::Item;
 use eras::Eras;
 use free_list::FreeList;
 use limbo::Limbo;
-use node::Maker;
+use node::{Maker, Node};
 use retired::Retired;
 use section::Section;
 use shared::{Block, Shared};
@@ -96,7 +96,7 @@ pub(crate) struct MapId(u64);
 #[repr(C, align(128))] // what a lookup reads first, the epoch included, stands on one cache line
 pub(crate) struct Index<T> {
     /// What handlers read: see [`Version::empty`] for when there is nothing.
-    published: AtomicPtr<Version<T>>,
+    published: AtomicPtr<Node<T>>,
     pub(crate) eras: Eras,
     /// How many entries were removed so far, and how many of them were left out of a version.
     removals: AtomicU64,
@@ -117,7 +117,7 @@ pub(crate) struct Index<T> {
 /// A section, and the version that was published when it was entered.
 pub(crate) struct Reading<'a, T> {
     section: Section<'a>,
-    raw: *mut Version<T>,
+    raw: *mut Node<T>,
 }
 
 impl<T> Reading<'_, T> {
@@ -233,7 +233,7 @@ impl<T> Index<T> {
         let mut is_large = slots.len() >= REBASE_FROM;
         let mut edit = self.edit(&reading, mark(is_large, &reading));
         edit.apply(change)?;
-        while !self.publish(&reading, &mut edit)? {
+        while !self.publish(&reading, &mut edit) {
             let newer = self.enter();
             if is_large {
                 edit.rebase(&reading.tree(), &newer.tree())?;
@@ -259,16 +259,15 @@ impl<T> Index<T> {
 
     /// Publishes the tree of `edit` in the place of what was read, unless another thread published first;
     /// says whether it did. Then the caller goes on with [`Index::retire_displaced`].
-    fn publish(
-        &self,
-        reading: &Reading<'_, T>,
-        edit: &mut Edit<'_, T>,
-    ) -> Result<bool, OutOfMemory> {
+    fn publish(&self, reading: &Reading<'_, T>, edit: &mut Edit<'_, T>) -> bool {
         let sequence = reading.sequence() + 1;
-        let is_empty = edit.tree.root.is_nothing();
-        let version = match is_empty {
+        let root = match edit.tree.root.is_nothing() {
             true => Version::empty(sequence),
-            false => Box::into_raw(Version::try_new(edit.tree, sequence, reading.section.era())?),
+            false => {
+                // SAFETY: (`Node::begin_version`) 1. the root is always of the edit's own making.
+                unsafe { Node::begin_version(edit.tree, sequence) };
+                edit.tree.root.node()
+            }
         };
         // Before the exchange: a thread that stops behind that does not make others look for tombstones which
         // are not there.
@@ -282,17 +281,13 @@ impl<T> Index<T> {
         //   failed:   another thread published.
         // The old version was published in this section, so its address is not that of another.
         let published =
-            self.published.compare_exchange(reading.raw, version, edge::publish(), edge::lost());
+            self.published.compare_exchange(reading.raw, root, edge::publish(), edge::lost());
         if published.is_ok() {
             edit.keep();
-            return Ok(true);
+            return true;
         }
         self.omissions.fetch_sub(omitted, edge::statistic());
-        if !is_empty {
-            // SAFETY: from `Box::into_raw` above, and handed to nobody.
-            drop(unsafe { Box::from_raw(version) });
-        }
-        Ok(false)
+        false
     }
 
     /// Makes an entry invisible, at once and for all lookups. What the map holds of it comes back, to be
@@ -410,7 +405,7 @@ impl<T> Index<T> {
         let Some(version) = reading.version() else { return (0, 0, 0) };
         let tree = &version.tree;
         let header = size_of::<entry::Entry<T>>() - size_of::<T>();
-        let bytes = size_of::<Version<T>>() + tree.bytes + tree.entries * header;
+        let bytes = tree.bytes + tree.entries * header;
         let tombstones = (self.tombstones() as usize).min(tree.entries);
         (tree.entries - tombstones, tombstones, bytes)
     }

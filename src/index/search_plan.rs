@@ -113,18 +113,9 @@ impl SearchPlan {
     }
 
     const fn pack(size: u32, len: usize, is_packed: bool) -> Self {
-        Self::from_short(size << 10 | (len as u32) << 14 | (is_packed as u32) << 24)
-    }
-
-    /// All that a node keeps of it.
-    pub(crate) const fn short(self) -> u32 {
-        self.0 as u32
-    }
-
-    pub(crate) const fn from_short(short: u32) -> Self {
         // A table of 2^0 would be no table at all.
-        let buckets = (1 << (short >> 10 & 15)) & !1_u64;
-        Self(buckets << 32 | short as u64)
+        let buckets = (1 << size) & !1_u64;
+        Self(buckets << 32 | (is_packed as u64) << 24 | (len as u64) << 14 | (size as u64) << 10)
     }
 
     /// With buckets that cover this span.
