@@ -286,7 +286,7 @@ impl<'f, T> Edit<'f, T> {
                 if let Some(added) = self.last_added {
                     refuse_overlap(old, added, &slot)?;
                 }
-                push(out, slot)?;
+                out.push(slot); // there is room: see `merge`
             }
         }
         Ok(())

@@ -420,7 +420,16 @@ impl Eras {
     /// Begins an era if this process was forked since the last call.
     ///
     /// Lock-free: it goes round again if another thread decided, or the process was forked meanwhile.
+    #[inline]
     pub(crate) fn follow_fork(&self, may_allocate: bool) -> Result<(), OutOfMemory> {
+        match self.generation.load(edge::claim_generation()) == fork_generation() {
+            true => Ok(()),
+            false => self.follow(may_allocate),
+        }
+    }
+
+    #[cold]
+    fn follow(&self, may_allocate: bool) -> Result<(), OutOfMemory> {
         loop {
             let known = self.generation.load(edge::claim_generation());
             let generation = fork_generation();

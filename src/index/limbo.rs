@@ -1,7 +1,7 @@
 #![expect(unsafe_code, reason = "links garbage through itself")]
 //! Garbage: what was displaced or removed, and waits until no reader can hold it.
 //!
-//! Versions, nodes, entries and views each carry a [`Garbage`] header. Garbage is linked through
+//! Nodes, entries and views each carry a [`Garbage`] header. Garbage is linked through
 //! that header, so retiring allocates nothing and cannot fail. A [`Chain`] belongs to one thread; a
 //! [`Limbo`] list is shared, and is only ever emptied whole (Treiber's stack without a single pop), so
 //! an address cannot come back while a thread compares it.

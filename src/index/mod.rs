@@ -2,15 +2,15 @@
 //! The concurrent index: immutable versions, one of which is published.
 //!
 //! ```text
-//!   published ----> version: root ----> nodes ----> leaves ----> entries: state, value
-//!                                      (shared by versions)
+//!   published ----> root, with the version ----> nodes ----> leaves ----> entries: state, value
+//!                                      (nodes are shared by versions)
 //!   displaced ----> limbo lists, by epoch ----> freed, when no reader is left
 //! ```
 //!
 //! - **Handlers** read `published` inside a section ([`section`]): nothing is counted for what they
 //!   read, nothing is freed, nobody is waited for.
 //! - **Writers** enter a section, build the successor of the published version ([`edit`]), and exchange
-//!   the pointer: that is the write. The writer that displaced a version retires it, with the nodes and
+//!   the pointer: that is the write. The writer that displaced a version retires the nodes and
 //!   entries that its successor lacks ([`limbo`]).
 //! - **Removal** is a flag in the entry ([`entry`]). Lookups look at it; the slot goes when its leaf
 //!   is rewritten, by a later write or by compaction ([`compact`]).

@@ -295,7 +295,7 @@ impl SearchPlan {
         let (start, further) = match *splice {
             Splice { old: None, new: Some(new), .. } => (new, 1),
             Splice { old: Some(gone), new: None, .. } => (gone, u8::MAX), // wrapping: one less
-            _ => (0, 0),
+            _ => (usize::MAX, 0),
         };
         let from = self.first_bucket_from(start).min(old.len());
         let (same, other) = old.split_at(from);
