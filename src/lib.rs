@@ -42,17 +42,14 @@
 //! also all of `ResidentCode`, the addresses and offsets of that module, and what its tables say of
 //! one offset; with `trap`, `sample_guest`. Nothing else.
 
+mod address_range;
 mod batch;
 mod code_map;
 mod error;
-#[cfg_attr(
-    not(feature = "registry"),
-    expect(
-        dead_code,
-        reason = "some of it is for the registry: it sees the entry that a value is in"
-    )
-)]
+#[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "some of it is for the registry"))]
 mod index;
+#[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "some of it is for the registry"))]
+mod memory;
 #[cfg(all(feature = "perf", any(target_os = "linux", target_os = "android")))]
 pub mod perf;
 mod reader;
@@ -70,10 +67,10 @@ mod sys;
 ))]
 pub mod trap;
 
+pub use address_range::{CodeRange, Pc, RangeError};
 pub use code_map::CodeMap;
 pub use error::{Refused, RegisterAllError, RegisterError, WrongMap};
-pub use index::address_range::{CodeRange, Pc, RangeError};
-pub use index::try_box::OutOfMemory;
+pub use memory::OutOfMemory;
 pub use reader::{Hit, Reader};
 pub use registration::{Registration, RegistrationKey, Retirement};
 pub use snapshot::{Neighbours, Registered, Snapshot};

@@ -11,14 +11,14 @@
 //! and what is replaced is only listed. `splice` has the shortest way for one range.
 
 use super::Refusal;
-use super::address_range::CodeRange;
 use super::cut::{best_cut, is_torn};
 use super::entry::Entry;
 use super::node::{Maker, Node, fewest_slots, most_slots};
 use super::rebase::Listed;
 use super::slot::{Slot, Slots};
 use super::tree::Tree;
-use super::try_box::OutOfMemory;
+use crate::address_range::CodeRange;
+use crate::memory::OutOfMemory;
 use crate::sync::{NODE_SLOTS, SmallVec};
 
 /// By these marks a write knows the nodes that it made itself: the number of the version that it begins

@@ -26,7 +26,7 @@
 use super::era::{Era, Sort, State};
 use super::limbo::Limbo;
 use super::section::{Counted, Section};
-use super::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
 use crate::sync::{
     AtomicPtr, AtomicU64, AtomicUsize, Statistic, coarse_nanos, const_fn, edge, filled,
     fork_generation, shard_hint,

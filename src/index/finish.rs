@@ -6,11 +6,11 @@ use super::entry::Entry;
 use super::era::Sort;
 use super::limbo::Chain;
 use super::node::Node;
-use super::shared::Shared;
 use super::slot::Slot;
 use super::tree::Tree;
 use super::version::Version;
 use super::view::View;
+use crate::memory::Shared;
 use crate::sync::{Panics, edge};
 
 impl<T> Drop for Index<T> {

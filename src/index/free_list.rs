@@ -6,7 +6,7 @@
 //! when they lie at the end of its heap: a write then costs ten times as much, in page faults). So
 //! a map keeps a few, and gives them back when it is asked to reclaim.
 
-use super::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
 use crate::sync::{AtomicPtr, FREE_PER_SIZE, const_fn, dispose_memory, edge, filled};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};

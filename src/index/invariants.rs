@@ -1,13 +1,13 @@
 //! Tests: what every tree must be, checked after each of many writes. The model package runs them
 //! with nodes of eight slots, so that a few ranges make a tall tree; here nodes have their real size.
 
-use super::address_range::{CodeRange, Pc};
 use super::edit::{BATCH, Change};
 use super::entry::{Entry, Item};
 use super::node::{Node, fewest_slots, most_slots};
 use super::slot::Slot;
 use super::tree::Tree;
 use super::{Index, Refusal};
+use crate::address_range::{CodeRange, Pc};
 use crate::sync::{LEAF_SLOTS, explore, unique_number};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -19,10 +19,9 @@
 //! [`reclaim`] frees what no reader can hold ([`era`]); a thread that stalls holds back a bounded part of it
 //! ([`eras`]).
 //!
-//! This directory imports nothing but `crate::sync`, so that the model package compiles the same
-//! files over loom.
+//! This directory imports nothing but `crate::sync`, `crate::memory` and `crate::address_range`. So the
+//! model package compiles the same files over loom.
 
-pub(crate) mod address_range;
 mod compact;
 mod cut;
 mod difference;
@@ -40,19 +39,19 @@ pub(crate) mod retired;
 mod search;
 pub(crate) mod search_plan;
 pub(crate) mod section;
-pub(crate) mod shared;
 pub(crate) mod slot;
 mod splice;
 pub(crate) mod tree;
-pub(crate) mod try_box;
 pub(crate) mod version;
 pub(crate) mod view;
 
+use crate::address_range::{CodeRange, Pc};
+use crate::memory::OutOfMemory;
+use crate::memory::{Block, Shared};
 use crate::sync::{
     AtomicPtr, AtomicU64, ERA_RANGES, REBASE_FROM, SLOTS_PER_COMPACTION, Statistic,
     TOMBSTONES_LEFT, const_fn, edge, publication_barrier, unique_number,
 };
-use address_range::{CodeRange, Pc};
 use core::ptr;
 use edit::{BATCH, Change, Edit, WRITE};
 use entry::Item;
@@ -62,10 +61,8 @@ use limbo::Limbo;
 use node::{Maker, Node};
 use retired::Retired;
 use section::Section;
-use shared::{Block, Shared};
 use slot::Slot;
 use tree::Tree;
-use try_box::OutOfMemory;
 use version::Version;
 use view::View;
 

@@ -18,9 +18,9 @@ use super::era::{Era, Sort, State};
 use super::eras::Current;
 use super::limbo::{Chain, Garbage, Kind};
 use super::node::Node;
-use super::shared::{Block, Shared};
 use super::view::View;
 use super::{Index, Reading};
+use crate::memory::{Block, Shared};
 use crate::sync::{
     ENDED_PER_TEND, ERA_BYTES, OPERATIONS_PER_TEND, Panics, RECLAIM_ADVANCES, RECLAIM_PATIENCE,
     edge, unless_destroying,

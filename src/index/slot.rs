@@ -5,10 +5,10 @@
 //! runs, two will do: offsets from the leaf's start have 32 bits. That is a third less to copy for a
 //! write, and fewer cache lines for a lookup. A leaf that spans more is stored as it is.
 
-use super::address_range::CodeRange;
 use super::entry::{Entry, Item};
 use super::node::Node;
 use super::search_plan::SearchPlan;
+use crate::address_range::CodeRange;
 use core::marker::PhantomData;
 use core::ptr;
 

@@ -16,7 +16,6 @@
 //! round of seven where they are not, and never more than five halvings before that. The tests hold it
 //! to that (`most_levels`, `most_probes`).
 
-use super::address_range::{CodeRange, Pc};
 use super::entry::Entry;
 use super::node::fewest_slots;
 #[cfg(test)]
@@ -24,6 +23,7 @@ use super::node::most_slots;
 #[cfg(test)]
 use super::search_plan::SearchPlan;
 use super::slot::{Slot, Slots};
+use crate::address_range::{CodeRange, Pc};
 
 /// Sorted ranges with their entries. It owns nothing: see `node`.
 #[repr(C)] // what a lookup reads comes first

@@ -6,8 +6,8 @@ use super::code_tables::CodeTables;
 use super::engine::{Engine, LoadError};
 use super::pc::EngineCodePc;
 use super::residence::CodeClaim;
-use crate::index::shared::Shared;
-use crate::index::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
+use crate::memory::Shared;
 use core::fmt;
 use core::ops::Range;
 

@@ -5,7 +5,7 @@ use super::error::PrepareError;
 use super::handler::TrapHandler;
 use super::thread_record::{self, ThreadRecord, threads};
 use crate::Registration;
-use crate::index::try_box::{OutOfMemory, try_box};
+use crate::memory::{OutOfMemory, try_box};
 use crate::sys::signals::alternate_stack::{self, AlternateStack};
 use crate::sys::signals::fault_mask::Unblocked;
 use crate::sys::signals::{own_thread, thread_stack};
