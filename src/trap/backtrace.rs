@@ -5,7 +5,8 @@
 //! both lie where the frame pointer points. The walk believes nothing: a frame pointer is followed
 //! only inside of the stack that guests of this call have used, only upwards, and a return address
 //! counts only if the code map knows it. So it ends by itself where guests end, it takes at most as
-//! many steps as there is room for, and all that it reads is mapped. Beyond where guests end, at a host
+//! many steps as there is room for, and all that it reads is mapped: what a guest that has overflowed its
+//! stack has beyond the end is not read, and if the walk leads there, it says that it is cut. Beyond where guests end, at a host
 //! function that another guest has called, it goes on with that, if the host function has told where it
 //! was called.
 //!
@@ -66,11 +67,13 @@ pub(crate) unsafe fn walk(
     suspended: *const Suspension,
     into: &mut [usize],
 ) -> (usize, bool) {
-    let mut walk = Walk { reader, into, count: 0, complete: true };
+    let mut walk = Walk { reader, into, count: 0, complete: true, innermost: from.sp };
     walk.note(from.pc);
     let caller = match unframed(reader, from.pc) {
         // SAFETY: (`read`) 1. by 1.
-        Some(Unframed::OnStack(offset)) => unsafe { read(&stack, from.sp.wrapping_add(offset)) },
+        Some(Unframed::OnStack(offset)) => unsafe {
+            walk.read(&stack, from.sp.wrapping_add(offset))
+        },
         Some(Unframed::Linked) => Some(from.link),
         None => None,
     };
@@ -106,6 +109,8 @@ struct Walk<'w, 'r> {
     into: &'w mut [usize],
     count: usize,
     complete: bool,
+    /// The stack pointer of the innermost frame.
+    innermost: usize,
 }
 
 impl Walk<'_, '_> {
@@ -128,6 +133,20 @@ impl Walk<'_, '_> {
         self.reader.lookup(pc.wrapping_sub(1)).is_some().then_some(pc)
     }
 
+    /// A word of the stack, if it is in it. Where guests have been, but not what may be read, the walk is cut.
+    ///
+    /// # Safety
+    ///
+    /// 1. `stack` is memory that may be read, in whole words from its first multiple of a word on.
+    #[inline]
+    unsafe fn read(&mut self, stack: &Range<usize>, at: usize) -> Option<usize> {
+        let end = at.checked_add(WORD)?;
+        self.complete &= !(self.innermost..stack.start).contains(&at);
+        let inside = at.is_multiple_of(WORD) && stack.start <= at && end <= stack.end;
+        // SAFETY: by 1., an aligned word in it.
+        inside.then(|| unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() })
+    }
+
     /// Notes the callers of the frame that a frame pointer leads to.
     ///
     /// # Safety
@@ -137,29 +156,16 @@ impl Walk<'_, '_> {
     unsafe fn follow(&mut self, mut fp: usize, stack: &Range<usize>) {
         while self.complete {
             // SAFETY: (`read`) 1. by 1.
-            let stored = fp.checked_add(WORD).and_then(|at| unsafe { read(stack, at) });
+            let stored = fp.checked_add(WORD).and_then(|at| unsafe { self.read(stack, at) });
             let Some(pc) = stored.and_then(|stored| self.known(stored)) else { break };
             self.note(pc);
             // SAFETY: (`read`) 1. by 1.
-            match unsafe { read(stack, fp) } {
+            match unsafe { self.read(stack, fp) } {
                 Some(next) if next > fp => fp = next,
                 _ => break,
             }
         }
     }
-}
-
-/// A word of the stack, if it is in it.
-///
-/// # Safety
-///
-/// 1. `stack` is memory that may be read, in whole words from its first multiple of a word on.
-#[inline]
-unsafe fn read(stack: &Range<usize>, at: usize) -> Option<usize> {
-    let end = at.checked_add(WORD)?;
-    let inside = at.is_multiple_of(WORD) && stack.start <= at && end <= stack.end;
-    // SAFETY: by 1., an aligned word in it.
-    inside.then(|| unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() })
 }
 
 /// Where the return address is, if the function at `pc` has no frame at that instruction.

@@ -15,7 +15,6 @@ use crate::sys::signals::interrupted::Interrupted;
 use crate::sys::signals::machine::{self, Departure, Recovery, Registers, handler_entry};
 use crate::sys::signals::signal::{Kind, Signal};
 use core::ffi::{c_int, c_void};
-use core::ops::Range;
 
 /// Why a guest trapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,15 +111,12 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     // It may be ours: now the thread.
     let threads = threads();
     let thread = threads.own()?;
-    let cause = match known {
-        Some(cause) => cause,
-        None if overflows(signal.address(), registers, hit, thread.guard()) => Cause::StackOverflow,
-        None => return None,
-    };
     // SAFETY: null, or a call that has not returned: it lies in the stack of this thread, which is
     // interrupted within it.
     let call = unsafe { thread.innermost().as_ref() }?;
     let recovery = call.recovery();
+    let beyond = overflows(signal, registers, recovery.sp, hit).then(|| signal.address());
+    let cause = known.or(beyond.map(|_| Cause::StackOverflow))?;
     // SAFETY: (`take_down`) 1. a guest was interrupted: its code is, and a call of one is running.
     let fault = unsafe { thread.take_down() };
     fault.cause = cause;
@@ -128,7 +124,7 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     fault.address = (kind == Kind::Access).then(|| signal.address());
     fault.pc = registers.pc;
     fault.offset = hit.offset();
-    let stack = thread.guest_stack(registers.sp, recovery.sp);
+    let stack = thread.guest_stack(registers.sp, beyond, recovery.sp);
     let outer = thread.suspended();
     // SAFETY: (`walk`) 1. stack of this thread, between where the guest was called and where it is; 2. its
     // thread's.
@@ -148,18 +144,24 @@ fn known_trap(kind: Kind, hit: Hit<'_, ResidentCode>) -> Option<Cause> {
     code.trap_at(hit.offset()).map(Cause::Code)
 }
 
-/// Whether an access beyond the end of the stack was one by way of the stack pointer: somewhat below
-/// it at most (calls, pushes, a red zone), or above it, in a frame that reaches beyond; or far below, if
-/// the instruction says that it starts from there, as those that touch each page of a long frame may.
+/// Whether an access was one beyond the end of the stack: no memory is there, or none that may be accessed,
+/// and the guest came there by way of the stack pointer. That is somewhat below it at most (calls, pushes, a
+/// red zone), or above it, in a frame that reaches beyond; or far below, if the instruction says that it
+/// starts from there, as those that touch each page of a long frame may. `entered` is where the guest was
+/// called: what lies above is not its.
+///
+/// Where the stack ends is nowhere noted: a limit can be changed, something can be mapped in the way, and
+/// others have guard pages of their own.
 #[inline]
 fn overflows(
-    address: usize,
+    signal: Signal,
     registers: Registers,
+    entered: usize,
     hit: Hit<'_, ResidentCode>,
-    guard: Range<usize>,
 ) -> bool {
     const BELOW: usize = 4096;
-    let is_near = || address >= registers.sp.saturating_sub(BELOW);
-    guard.contains(&address)
+    let is_near = || signal.address() >= registers.sp.saturating_sub(BELOW);
+    signal.finds_no_memory()
+        && signal.address() < entered
         && (is_near() || machine::accesses_by_stack_pointer(instruction(hit, registers.pc)))
 }

@@ -8,7 +8,8 @@ use crate::Registration;
 use crate::memory::{OutOfMemory, try_box};
 use crate::sys::signals::alternate_stack::{self, AlternateStack};
 use crate::sys::signals::fault_mask::Unblocked;
-use crate::sys::signals::{own_thread, thread_stack};
+use crate::sys::signals::own_thread;
+use crate::sys::signals::thread_stack::ThreadStack;
 use core::cell::Cell;
 use core::fmt;
 use core::ptr::{self, NonNull};
@@ -72,14 +73,13 @@ impl GuestThread {
             return Ok(thread);
         }
         take_down_predecessor();
-        let own = thread_stack::own().map_err(PrepareError::System)?;
         let sufficient =
             alternate_stack::current().filter(|stack| stack.len() >= alternate_stack::sufficient());
         let stack = match sufficient {
             Some(_) => None,
             None => Some(AlternateStack::install().map_err(PrepareError::System)?),
         };
-        let record = thread_record::register(ThreadRecord::new(own))?;
+        let record = thread_record::register(ThreadRecord::new(ThreadStack::own()))?;
         let no_memory = |_| PrepareError::Refused(OutOfMemory::of::<Prepared>(1).into());
         let unblocked = Unblocked::faults().ok_or(()).map_err(no_memory)?;
         let prepared =
