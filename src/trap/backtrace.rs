@@ -82,24 +82,24 @@ pub(crate) unsafe fn walk(
     }
     // SAFETY: (`follow`) 1. by 1.
     unsafe { walk.follow(from.fp, &stack) };
-    // Each adds a frame, or is the last.
-    let mut next = suspended;
-    // SAFETY: by 2., or the one further out of such: it lies in the frame of a host function that has not
-    // returned.
-    while let Some(suspension) = unsafe { next.as_ref() }
-        && walk.complete
-    {
-        match suspension.exit().and_then(|exit| Some((exit, walk.known(exit.return_address)?))) {
-            Some((exit, pc)) => {
-                walk.note(pc);
-                // SAFETY: (`follow`) 1. stack of this thread, from a younger frame than the guest's up to
-                // where that was called.
-                unsafe { walk.follow(exit.frame_pointer, &suspension.guest_stack()) };
-            }
-            None => walk.complete = false,
-        }
-        next = suspension.outer();
-    }
+    // SAFETY: (`go_outwards`) 1. by 2.
+    unsafe { walk.go_outwards(suspended) };
+    (walk.count, walk.complete)
+}
+
+/// The same for a guest that waits for a host function. Each frame is at a return address.
+///
+/// # Safety
+///
+/// 1. `suspended` is the innermost suspension of this thread.
+pub(crate) unsafe fn walk_suspended(
+    reader: &Reader<'_, ResidentCode>,
+    suspended: &Suspension,
+    into: &mut [usize],
+) -> (usize, bool) {
+    let mut walk = Walk { reader, into, count: 0, complete: true, innermost: usize::MAX };
+    // SAFETY: (`go_outwards`) 1. by 1.
+    unsafe { walk.go_outwards(suspended) };
     (walk.count, walk.complete)
 }
 
@@ -114,6 +114,34 @@ struct Walk<'w, 'r> {
 }
 
 impl Walk<'_, '_> {
+    /// Notes guests that wait for host functions.
+    ///
+    /// # Safety
+    ///
+    /// 1. `suspended` is null or a suspension of this thread that is not over.
+    #[inline]
+    unsafe fn go_outwards(&mut self, suspended: *const Suspension) {
+        // Each adds a frame, or is the last.
+        let mut next = suspended;
+        // SAFETY: by 1., or the one further out of such: it lies in the frame of a host function that has
+        // not returned.
+        while let Some(suspension) = unsafe { next.as_ref() }
+            && self.complete
+        {
+            match suspension.exit().and_then(|exit| Some((exit, self.known(exit.return_address)?)))
+            {
+                Some((exit, pc)) => {
+                    self.note(pc);
+                    // SAFETY: (`follow`) 1. stack of this thread, from a younger frame than the guest's up
+                    // to where that was called.
+                    unsafe { self.follow(exit.frame_pointer, &suspension.guest_stack()) };
+                }
+                None => self.complete = false,
+            }
+            next = suspension.outer();
+        }
+    }
+
     /// Notes a frame, if there is room.
     #[inline]
     fn note(&mut self, pc: usize) {

@@ -22,21 +22,26 @@ use core::ffi::{c_int, c_void};
 pub enum Cause {
     /// The instruction is in the image's trap table, with this code.
     Code(TrapCode),
-    /// The guest has used up the thread's stack.
+    /// The guest has used up the thread's stack, or left too little of it for a host function
+    /// ([`StackLimits`](super::StackLimits)).
     StackOverflow,
     /// A breakpoint that was set at one of the image's breakpoint sites.
     Breakpoint,
+    /// A host function has ended the guest, with this code: [`host_trap`](super::host_trap()).
+    Host(TrapCode),
 }
 
 /// A fault of a guest, as the handler notes it.
 #[derive(Clone, Copy)]
 pub(crate) struct Fault {
     pub(crate) cause: Cause,
+    /// 0 if no fault made it, but a host function.
     pub(crate) signal: c_int,
     /// What could not be accessed.
     pub(crate) address: Option<usize>,
+    /// Of a fault, the instruction; else where the guest has called, behind that; 0 if nobody knows.
     pub(crate) pc: usize,
-    /// From the start of the text.
+    /// From the start of the text, to the instruction or into the call.
     pub(crate) offset: usize,
     /// Of `pcs`, how many are told; and whether there was room for all.
     pub(crate) frames: usize,

@@ -3,6 +3,7 @@
 
 use super::error::PrepareError;
 use super::handler::TrapHandler;
+use super::stack_limits::StackRoom;
 use super::thread_record::{self, ThreadRecord, threads};
 use crate::Registration;
 use crate::memory::{OutOfMemory, try_box};
@@ -19,6 +20,7 @@ pub(crate) struct Prepared {
     handles: Cell<usize>,
     /// Dropped first: handlers find the thread no more.
     record: Registration<'static, ThreadRecord>,
+    room: StackRoom,
     /// None if it had a sufficient one.
     stack: Option<AlternateStack>,
     unblocked: Unblocked,
@@ -79,11 +81,19 @@ impl GuestThread {
             Some(_) => None,
             None => Some(AlternateStack::install().map_err(PrepareError::System)?),
         };
-        let record = thread_record::register(ThreadRecord::new(ThreadStack::own()))?;
+        let own = ThreadStack::own();
+        let room = StackRoom::new(own.page);
+        let record = thread_record::register(ThreadRecord::new(own))?;
         let no_memory = |_| PrepareError::Refused(OutOfMemory::of::<Prepared>(1).into());
         let unblocked = Unblocked::faults().ok_or(()).map_err(no_memory)?;
-        let prepared =
-            Prepared { handles: Cell::new(1), record, stack, unblocked, _handler: handler.clone() };
+        let prepared = Prepared {
+            handles: Cell::new(1),
+            record,
+            room,
+            stack,
+            unblocked,
+            _handler: handler.clone(),
+        };
         let prepared = try_box(prepared).map_err(drop).map_err(no_memory)?;
         let prepared = NonNull::from(Box::leak(prepared));
         own_thread::set::<Prepared>(prepared.as_ptr());
@@ -113,6 +123,10 @@ impl GuestThread {
     fn prepared(&self) -> &Prepared {
         // SAFETY: `prepare` leaked it, and the last handle frees it.
         unsafe { self.prepared.as_ref() }
+    }
+
+    pub(crate) fn room(&self) -> &StackRoom {
+        &self.prepared().room
     }
 
     pub(crate) fn record(&self) -> &ThreadRecord {

@@ -154,7 +154,8 @@ impl ThreadRecord {
     ///
     /// # Safety
     ///
-    /// 1. In a handler that has interrupted this thread, in a guest.
+    /// 1. In a handler that has interrupted this thread, in a guest; or on this thread, when no guest runs and
+    ///    nobody has the last fault.
     #[inline]
     #[expect(clippy::mut_from_ref, reason = "asked for by 1: nobody else has it")]
     pub(crate) unsafe fn take_down(&self) -> &mut Fault {

@@ -75,6 +75,16 @@ block0(v0: i64, v1: i64, v2: i64):
     v5 = iadd v4, v1
     return v5
 }
+; v1(0, 0, 0), and the same, without an end.
+function %visits(i64, i64, i64) -> i64 system_v {
+    sig0 = (i64, i64, i64) -> i64 system_v
+block0(v0: i64, v1: i64, v2: i64):
+    v3 = iconst.i64 0
+    v4 = call_indirect sig0, v1(v3, v3, v3)
+    v5 = call_indirect sig0, v0(v0, v1, v2)
+    v6 = iadd v4, v5
+    return v6
+}
 ; The same, in long strides.
 function %strides(i64, i64, i64) -> i64 system_v {
     ss0 = explicit_slot 3000

@@ -10,6 +10,7 @@
 //! - [`thread_stack`]: how far down the memory of a thread's own stack goes;
 //! - [`readable`]: whether memory can be read;
 //! - [`lineage`]: whether this process was forked since;
+//! - [`catching`]: panics are caught, and the end of a thread is not;
 //! - [`own_thread`]: a pointer of the thread's own, for ordinary code;
 //! - [`shared`]: words that a thread shares with its handlers, and a count of handles.
 //!
@@ -18,6 +19,7 @@
 
 pub(crate) mod action;
 pub(crate) mod alternate_stack;
+pub(crate) mod catching;
 pub(crate) mod chain;
 pub(crate) mod fault_mask;
 pub(crate) mod interrupted;
