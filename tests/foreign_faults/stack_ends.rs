@@ -3,7 +3,7 @@
 //! were changed, with memory in the way, and on stacks that others have guarded. The process without the
 //! trap handler only says what is expected.
 
-use crate::compare::Ends::Well;
+use crate::compare::Ends::{By, Well};
 use crate::compare::Scenario;
 use crate::stage::Stage;
 use pcmap::registry::{CodeImage, Engine, EngineCode, EngineConfig, FuncKey};
@@ -25,6 +25,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("stack_with_a_guard_of_the_program's", guarded_by_the_program),
     scenario("stack_with_zones_that_are_protected_later", protected_later),
     scenario("frame_pointer_into_the_guard", frame_pointer_into_the_guard),
+    Scenario {
+        name: "later_handler_without_a_stack_for_an_overflow",
+        run: later_handler_without_room,
+        ends: By(libc::SIGSEGV),
+    },
 ];
 
 const fn scenario(name: &'static str, run: fn(&Stage)) -> Scenario {
@@ -212,6 +217,25 @@ fn load(text: &[u8]) -> EngineCode {
     EngineCode::load(&engine, image.finish().expect("an image")).expect("memory")
 }
 
+/// Runs a guest with these registers, which overflows the stack: the trap, where traps are caught.
+fn lose(stack_pointer: usize, frame_pointer: usize) -> Trap {
+    let code = load(&LOST);
+    let start = ptr::with_exposed_provenance::<u8>(code.text_range().start.address());
+    // SAFETY: such a function; code and data pointers are alike here.
+    let guest = unsafe { mem::transmute::<*const u8, TwoAddresses>(start) };
+    let Some(thread) = GuestThread::current() else {
+        // SAFETY: none: this ends the process.
+        unsafe { guest(stack_pointer, frame_pointer) };
+        unreachable!("it does not come back");
+    };
+    let trap = thread.catch_traps(|activation| {
+        // SAFETY: (`call`) 1. it stays while `code` does; 2. and 3. it calls nothing; 4. its stack pointer
+        // leads into this thread's stack.
+        unsafe { activation.call(guest, (stack_pointer, frame_pointer)) }
+    });
+    trap.expect_err("it overflows")
+}
+
 /// A guest whose frame pointer leads to where its stack is no more: nothing is read there, and the backtrace
 /// says that it is cut.
 fn frame_pointer_into_the_guard(stage: &Stage) {
@@ -219,21 +243,31 @@ fn frame_pointer_into_the_guard(stage: &Stage) {
         stage.install();
         protect(stack, ZONE);
         if stage.with_traps {
-            let thread = GuestThread::current().expect("prepared");
-            let code = load(&LOST);
-            let start = ptr::with_exposed_provenance::<u8>(code.text_range().start.address());
-            // SAFETY: such a function; code and data pointers are alike here.
-            let guest = unsafe { mem::transmute::<*const u8, TwoAddresses>(start) };
             let end = stack.addr() + ZONE;
-            let trap = thread.catch_traps(|activation| {
-                // SAFETY: (`call`) 1. it stays while `code` does; 2. and 3. it calls nothing; 4. its stack
-                // pointer leads into this thread's stack.
-                unsafe { activation.call(guest, (end - 64, end - 32)) }
-            });
-            let trap = trap.expect_err("it overflows");
+            let trap = lose(end - 64, end - 32);
             assert_eq!(trap.cause(), Cause::StackOverflow);
             assert_eq!((trap.frames().len(), trap.has_all_frames()), (1, false));
         }
     });
     println!("overflowed");
+}
+
+/// A handler that was installed later asks for the interrupted stack (no `SA_ONSTACK`), and that has no room
+/// for it: no handler is called, and the process ends at the guest's instruction.
+fn later_handler_without_room(stage: &Stage) {
+    extern "C" fn later(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
+        println!("called");
+    }
+    on_own_stack(stage, 0, |stage, stack| {
+        stage.install();
+        // SAFETY: zeros are a valid action.
+        let mut action: libc::sigaction = unsafe { mem::zeroed() };
+        action.sa_sigaction = later as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        // SAFETY: a handler that is never called.
+        assert_eq!(unsafe { libc::sigaction(libc::SIGSEGV, &action, ptr::null_mut()) }, 0);
+        protect(stack, ZONE);
+        let end = stack.addr() + ZONE;
+        lose(end, end);
+    });
 }

@@ -17,4 +17,5 @@ mod nested;
 mod overflow;
 mod panics;
 mod registers;
+mod stack_needs;
 mod thread_ends;

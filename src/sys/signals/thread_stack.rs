@@ -21,7 +21,7 @@ pub(crate) struct ThreadStack {
 impl ThreadStack {
     /// The stack of the calling thread. A system call or two, mostly.
     pub(crate) fn own() -> Self {
-        let page = round_up(1).unwrap_or(1 << 16);
+        let page = page_size();
         let here = (&raw const page).addr();
         let told = if is_first_thread() { None } else { lowest_told() };
         // C libraries disagree on whether the guard is a part of the stack that they tell, and others
@@ -32,6 +32,11 @@ impl ThreadStack {
         });
         Self { lowest, page }
     }
+}
+
+/// The length of a page, in bytes.
+pub(crate) fn page_size() -> usize {
+    round_up(1).unwrap_or(1 << 16)
 }
 
 /// Where the C library says that the stack of the calling thread starts, if it does.
