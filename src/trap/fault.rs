@@ -7,13 +7,13 @@
 
 use super::backtrace::{MOST_FRAMES, instruction, walk};
 use super::thread_record::threads;
-use crate::Hit;
 use crate::registry::{ResidentCode, TrapCode, breakpoint_address, process_code_map};
 use crate::sys::signals::action::Delivery;
 use crate::sys::signals::chain;
 use crate::sys::signals::interrupted::Interrupted;
 use crate::sys::signals::machine::{self, Departure, Recovery, Registers, handler_entry};
 use crate::sys::signals::signal::{Kind, Signal};
+use crate::{Hit, Reader};
 use core::ffi::{c_int, c_void};
 
 /// Why a guest trapped.
@@ -108,7 +108,9 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
         return None;
     }
     let code = process_code_map().enter();
-    let hit = code.lookup(registers.pc)?;
+    let Some(hit) = code.lookup(registers.pc) else {
+        return refuse_host_function(signal, registers, &code);
+    };
     let known = known_trap(kind, hit);
     if known.is_none() && kind != Kind::Access {
         return None;
@@ -135,6 +137,37 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     // thread's.
     (fault.frames, fault.complete) =
         unsafe { walk(&code, registers, stack, outer, &mut fault.pcs) };
+    Some(recovery)
+}
+
+/// Notes an overflow of the guest that has called a host function, if it was interrupted in a
+/// [`stack_probe`](crate::stack_probe): at the first instructions of that, before anything else is on the stack.
+#[cold]
+fn refuse_host_function(
+    signal: Signal,
+    registers: Registers,
+    code: &Reader<'_, ResidentCode>,
+) -> Option<Recovery> {
+    let below = registers.sp.wrapping_sub(signal.address());
+    if !signal.finds_no_memory() || !machine::is_stack_probe(registers.pc, below) {
+        return None;
+    }
+    let threads = threads();
+    let thread = threads.own()?;
+    // SAFETY: null, or a call that has not returned, in the stack of this thread.
+    let recovery = unsafe { thread.innermost().as_ref() }?.recovery();
+    // SAFETY: (`caller`) 1. at the first instructions of a function, which the guest has called.
+    let caller = unsafe { machine::caller(registers) };
+    let called = code.lookup(caller.pc.wrapping_sub(1))?;
+    // SAFETY: (`take_down`) 1. a guest was interrupted, in a call of nothing that it has called yet.
+    let fault = unsafe { thread.take_down() };
+    (fault.cause, fault.signal, fault.address) = (Cause::StackOverflow, 0, None);
+    (fault.pc, fault.offset) = (caller.pc, called.offset());
+    let stack = thread.guest_stack(caller.sp, Some(signal.address()), recovery.sp);
+    let outer = thread.suspended();
+    // SAFETY: (`walk`) 1. stack of this thread, between where the guest was called and where it is; 2. its
+    // thread's.
+    (fault.frames, fault.complete) = unsafe { walk(code, caller, stack, outer, &mut fault.pcs) };
     Some(recovery)
 }
 

@@ -23,7 +23,8 @@ use std::panic::resume_unwind;
 /// [`std::panic::resume_unwind`], and [`std::panic::catch_unwind`] around `catch_traps`.
 ///
 /// If too little of the stack is left for the host function, it does not begin, and the guest ends by a stack
-/// overflow: see [`StackLimits`](super::StackLimits). A thread that ends in `host` (`pthread_exit`) does so as
+/// overflow: see [`StackLimits`](super::StackLimits), and [`stack_probe`](crate::stack_probe) for what comes before
+/// this call. A thread that ends in `host` (`pthread_exit`) does so as
 /// without this function: what it unwinds before it meets the guest's frames is unwound.
 ///
 /// ```

@@ -48,6 +48,7 @@ mod host_call;
 mod host_trap;
 mod sample;
 mod stack_limits;
+mod stack_probe;
 mod thread_record;
 #[expect(clippy::module_inception, reason = "the module is named for what it gives")]
 mod trap;

@@ -152,3 +152,61 @@ fn limits_of_activations() {
         assert_eq!(depth(), whole);
     });
 }
+
+#[unsafe(naked)]
+unsafe extern "C" fn probes(_: i64, _: i64, _: i64) -> i64 {
+    #[cfg(target_arch = "x86_64")]
+    std::arch::naked_asm!(pcmap::stack_probe!(), "jmp {}", sym harmless);
+    #[cfg(target_arch = "aarch64")]
+    std::arch::naked_asm!(pcmap::stack_probe!(), "b {}", sym harmless);
+}
+
+/// A guest that calls a host function at any distance from the end of the stack: first with much left, then
+/// with too little for the host function, and then with too little for its first instructions.
+#[test]
+fn a_host_function_anywhere_near_the_end() {
+    on_thread(192, || {
+        let (guests, thread) = (Guests::load(), prepared());
+        let itself = guests.address("descend_and_call");
+        let run = |depth| {
+            let with = [itself, depth, probes as *const () as i64];
+            guests.run(&thread, "descend_and_call", with)
+        };
+        // How deep it comes at all.
+        let mut deepest = 0;
+        let mut step = 1 << 14;
+        while step > 0 {
+            let ends_itself = |trap: &Trap| trap.signal().is_some();
+            if !run(deepest + step).is_err_and(|trap| ends_itself(&trap)) {
+                deepest += step;
+            }
+            step /= 2;
+        }
+        let mut told = [0; 2];
+        for depth in (deepest - 3000).max(0)..=deepest {
+            let begun = BEGUN.get();
+            match run(depth) {
+                Ok(result) => assert_eq!(result, depth + begin_result(), "{depth}"),
+                Err(trap) => {
+                    assert_eq!((trap.cause(), trap.signal()), (Cause::StackOverflow, None));
+                    assert_eq!(BEGUN.get(), begun, "the host function has not begun");
+                    // In the instructions that touch the stack it is known where the guest has called.
+                    let known = trap.pc().is_some();
+                    told[usize::from(known)] += 1;
+                    assert_eq!(trap.frames().len(), if known { 64 } else { 0 }, "{depth}");
+                    assert!(trap.frame_infos(&guests.registry).all(|(_, info)| {
+                        info.is_some_and(|it| it.function().name == Some("descend_and_call"))
+                    }));
+                }
+            }
+        }
+        println!("refused by host_call: {}, by touching the stack: {}", told[0], told[1]);
+        assert!(told.iter().all(|it| *it > 50), "{told:?}");
+        assert!(run(10).is_ok());
+    });
+}
+
+/// What the host function has given last.
+fn begin_result() -> i64 {
+    format!("{}", BEGUN.get()).len() as i64
+}
