@@ -105,7 +105,8 @@ fn bounds_that_the_embedder_gives() {
         let (guests, thread) = (Guests::load(), prepared());
         let with = [guests.address("visits"), harmless as *const () as i64, 0];
         let within = |limits| {
-            (BEGUN.set(0), LOWEST.set(usize::MAX));
+            BEGUN.set(0);
+            LOWEST.set(usize::MAX);
             let result = thread
                 .catch_traps_within(limits, |activation| guests.enter(activation, "visits", with));
             assert_eq!(result.expect_err("no end").cause(), Cause::StackOverflow);
