@@ -5,7 +5,8 @@
 //! both lie where the frame pointer points. The walk believes nothing: a frame pointer is followed
 //! only inside of the stack that guests of this call have used, only upwards, and a return address
 //! counts only if the code map knows it. So it ends by itself where guests end, it takes at most as
-//! many steps as there is room for, and all that it reads is mapped. Beyond where guests end, at a host
+//! many steps as there is room for, and all that it reads is mapped: what a guest that has overflowed its
+//! stack has beyond the end is not read, and if the walk leads there, it says that it is cut. Beyond where guests end, at a host
 //! function that another guest has called, it goes on with that, if the host function has told where it
 //! was called.
 //!
@@ -66,11 +67,13 @@ pub(crate) unsafe fn walk(
     suspended: *const Suspension,
     into: &mut [usize],
 ) -> (usize, bool) {
-    let mut walk = Walk { reader, into, count: 0, complete: true };
+    let mut walk = Walk { reader, into, count: 0, complete: true, innermost: from.sp };
     walk.note(from.pc);
     let caller = match unframed(reader, from.pc) {
         // SAFETY: (`read`) 1. by 1.
-        Some(Unframed::OnStack(offset)) => unsafe { read(&stack, from.sp.wrapping_add(offset)) },
+        Some(Unframed::OnStack(offset)) => unsafe {
+            walk.read(&stack, from.sp.wrapping_add(offset))
+        },
         Some(Unframed::Linked) => Some(from.link),
         None => None,
     };
@@ -79,24 +82,24 @@ pub(crate) unsafe fn walk(
     }
     // SAFETY: (`follow`) 1. by 1.
     unsafe { walk.follow(from.fp, &stack) };
-    // Each adds a frame, or is the last.
-    let mut next = suspended;
-    // SAFETY: by 2., or the one further out of such: it lies in the frame of a host function that has not
-    // returned.
-    while let Some(suspension) = unsafe { next.as_ref() }
-        && walk.complete
-    {
-        match suspension.exit().and_then(|exit| Some((exit, walk.known(exit.return_address)?))) {
-            Some((exit, pc)) => {
-                walk.note(pc);
-                // SAFETY: (`follow`) 1. stack of this thread, from a younger frame than the guest's up to
-                // where that was called.
-                unsafe { walk.follow(exit.frame_pointer, &suspension.guest_stack()) };
-            }
-            None => walk.complete = false,
-        }
-        next = suspension.outer();
-    }
+    // SAFETY: (`go_outwards`) 1. by 2.
+    unsafe { walk.go_outwards(suspended) };
+    (walk.count, walk.complete)
+}
+
+/// The same for a guest that waits for a host function. Each frame is at a return address.
+///
+/// # Safety
+///
+/// 1. `suspended` is the innermost suspension of this thread.
+pub(crate) unsafe fn walk_suspended(
+    reader: &Reader<'_, ResidentCode>,
+    suspended: &Suspension,
+    into: &mut [usize],
+) -> (usize, bool) {
+    let mut walk = Walk { reader, into, count: 0, complete: true, innermost: usize::MAX };
+    // SAFETY: (`go_outwards`) 1. by 1.
+    unsafe { walk.go_outwards(suspended) };
     (walk.count, walk.complete)
 }
 
@@ -106,9 +109,39 @@ struct Walk<'w, 'r> {
     into: &'w mut [usize],
     count: usize,
     complete: bool,
+    /// The stack pointer of the innermost frame.
+    innermost: usize,
 }
 
 impl Walk<'_, '_> {
+    /// Notes guests that wait for host functions.
+    ///
+    /// # Safety
+    ///
+    /// 1. `suspended` is null or a suspension of this thread that is not over.
+    #[inline]
+    unsafe fn go_outwards(&mut self, suspended: *const Suspension) {
+        // Each adds a frame, or is the last.
+        let mut next = suspended;
+        // SAFETY: by 1., or the one further out of such: it lies in the frame of a host function that has
+        // not returned.
+        while let Some(suspension) = unsafe { next.as_ref() }
+            && self.complete
+        {
+            match suspension.exit().and_then(|exit| Some((exit, self.known(exit.return_address)?)))
+            {
+                Some((exit, pc)) => {
+                    self.note(pc);
+                    // SAFETY: (`follow`) 1. stack of this thread, from a younger frame than the guest's up
+                    // to where that was called.
+                    unsafe { self.follow(exit.frame_pointer, &suspension.guest_stack()) };
+                }
+                None => self.complete = false,
+            }
+            next = suspension.outer();
+        }
+    }
+
     /// Notes a frame, if there is room.
     #[inline]
     fn note(&mut self, pc: usize) {
@@ -128,6 +161,20 @@ impl Walk<'_, '_> {
         self.reader.lookup(pc.wrapping_sub(1)).is_some().then_some(pc)
     }
 
+    /// A word of the stack, if it is in it. Where guests have been, but not what may be read, the walk is cut.
+    ///
+    /// # Safety
+    ///
+    /// 1. `stack` is memory that may be read, in whole words from its first multiple of a word on.
+    #[inline]
+    unsafe fn read(&mut self, stack: &Range<usize>, at: usize) -> Option<usize> {
+        let end = at.checked_add(WORD)?;
+        self.complete &= !(self.innermost..stack.start).contains(&at);
+        let inside = at.is_multiple_of(WORD) && stack.start <= at && end <= stack.end;
+        // SAFETY: by 1., an aligned word in it.
+        inside.then(|| unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() })
+    }
+
     /// Notes the callers of the frame that a frame pointer leads to.
     ///
     /// # Safety
@@ -137,29 +184,16 @@ impl Walk<'_, '_> {
     unsafe fn follow(&mut self, mut fp: usize, stack: &Range<usize>) {
         while self.complete {
             // SAFETY: (`read`) 1. by 1.
-            let stored = fp.checked_add(WORD).and_then(|at| unsafe { read(stack, at) });
+            let stored = fp.checked_add(WORD).and_then(|at| unsafe { self.read(stack, at) });
             let Some(pc) = stored.and_then(|stored| self.known(stored)) else { break };
             self.note(pc);
             // SAFETY: (`read`) 1. by 1.
-            match unsafe { read(stack, fp) } {
+            match unsafe { self.read(stack, fp) } {
                 Some(next) if next > fp => fp = next,
                 _ => break,
             }
         }
     }
-}
-
-/// A word of the stack, if it is in it.
-///
-/// # Safety
-///
-/// 1. `stack` is memory that may be read, in whole words from its first multiple of a word on.
-#[inline]
-unsafe fn read(stack: &Range<usize>, at: usize) -> Option<usize> {
-    let end = at.checked_add(WORD)?;
-    let inside = at.is_multiple_of(WORD) && stack.start <= at && end <= stack.end;
-    // SAFETY: by 1., an aligned word in it.
-    inside.then(|| unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() })
 }
 
 /// Where the return address is, if the function at `pc` has no frame at that instruction.

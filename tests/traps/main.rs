@@ -10,8 +10,12 @@ mod compiler;
 mod trap_guests;
 
 mod frames;
+mod host_stack;
+mod host_traps;
 mod kinds;
 mod nested;
 mod overflow;
 mod panics;
 mod registers;
+mod stack_needs;
+mod thread_ends;
