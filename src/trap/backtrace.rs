@@ -16,7 +16,7 @@
 
 use super::host_call::Suspension;
 use crate::registry::ResidentCode;
-use crate::sys::signals::machine::{self, MOST_BYTES, Registers, Unframed};
+use crate::sys::signals::machine::{self, Registers, Unframed};
 use crate::{Hit, Reader};
 use core::ops::Range;
 
@@ -174,8 +174,11 @@ fn unframed(reader: &Reader<'_, ResidentCode>, pc: usize) -> Option<Unframed> {
 
 /// The first bytes of the instruction at `pc`, which is in the code that was hit. Signal-safe.
 #[inline]
-pub(crate) fn instruction(hit: Hit<'_, ResidentCode>, pc: usize) -> [u8; MOST_BYTES] {
-    let mut instruction = [0; MOST_BYTES];
+pub(crate) fn instruction<const BYTES: usize>(
+    hit: Hit<'_, ResidentCode>,
+    pc: usize,
+) -> [u8; BYTES] {
+    let mut instruction = [0; BYTES];
     for (byte, at) in instruction.iter_mut().zip(pc..hit.range().end()) {
         // SAFETY: text of a mapping that stays while the hit lives: it may be read.
         *byte = unsafe { core::ptr::with_exposed_provenance::<u8>(at).read_volatile() };

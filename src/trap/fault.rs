@@ -34,7 +34,7 @@ pub enum Cause {
 pub(crate) struct Fault {
     pub(crate) cause: Cause,
     pub(crate) signal: c_int,
-    /// What could not be accessed.
+    /// What could not be accessed, if it was an access, and the processor told.
     pub(crate) address: Option<usize>,
     pub(crate) pc: usize,
     /// From the start of the text.
@@ -94,7 +94,7 @@ unsafe extern "C-unwind" fn handle(
 /// Notes the fault, if it is a guest's trap, and gives where its thread is to go on.
 #[inline]
 fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
-    let kind = signal.fault()?;
+    let kind = signal.fault(|number| interrupted.may_have_raised(number))?;
     let mut registers = interrupted.registers();
     if kind == Kind::Breakpoint {
         registers.pc = breakpoint_address(registers.pc);
@@ -105,6 +105,11 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     }
     let code = process_code_map().enter();
     let hit = code.lookup(registers.pc)?;
+    if signal.is_untold()
+        && interrupted.cannot_have_raised(signal.number, instruction(hit, registers.pc))
+    {
+        return None;
+    }
     let known = known_trap(kind, hit);
     if known.is_none() && kind != Kind::Access {
         return None;
@@ -114,8 +119,10 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     let thread = threads.own()?;
     let cause = match known {
         Some(cause) => cause,
-        None if overflows(signal.address(), registers, hit, thread.guard()) => Cause::StackOverflow,
-        None => return None,
+        None => {
+            let address = signal.address()?;
+            overflows(address, registers, hit, thread.guard()).then_some(Cause::StackOverflow)?
+        }
     };
     // SAFETY: null, or a call that has not returned: it lies in the stack of this thread, which is
     // interrupted within it.
@@ -125,7 +132,7 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     let fault = unsafe { thread.take_down() };
     fault.cause = cause;
     fault.signal = signal.number;
-    fault.address = (kind == Kind::Access).then(|| signal.address());
+    fault.address = signal.address();
     fault.pc = registers.pc;
     fault.offset = hit.offset();
     let stack = thread.guest_stack(registers.sp, recovery.sp);

@@ -67,8 +67,9 @@ impl Trap {
         self.signal
     }
 
-    /// The address that could not be accessed, if it was an access: SIGSEGV or SIGBUS. (0 if the
-    /// processor did not tell: x86-64 does not, for addresses that are none.)
+    /// The address that could not be accessed, if it was an access (SIGSEGV or SIGBUS), and the processor
+    /// gave the address. (x86-64 gives none that it cannot form, such as `1 << 62`, and none of an access
+    /// that is not aligned where it has to be.)
     pub fn faulting_address(&self) -> Option<usize> {
         self.address
     }

@@ -1,7 +1,7 @@
 //! Runs each scenario in two processes, and compares them.
 
 use crate::stage::Stage;
-use crate::{faults, handlers, installing};
+use crate::{faults, handlers, installing, once};
 use std::env;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
@@ -22,10 +22,11 @@ pub(crate) enum Ends {
 
 pub(crate) fn main() {
     let arguments: Vec<_> = env::args().skip(1).collect();
-    let scenarios: Vec<_> = [faults::SCENARIOS, handlers::SCENARIOS, installing::SCENARIOS]
-        .into_iter()
-        .flatten()
-        .collect();
+    let scenarios: Vec<_> =
+        [faults::SCENARIOS, once::SCENARIOS, handlers::SCENARIOS, installing::SCENARIOS]
+            .into_iter()
+            .flatten()
+            .collect();
     if let [child, name, installed] = &*arguments
         && child == "child"
     {

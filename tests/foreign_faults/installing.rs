@@ -13,6 +13,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "installing_again_is_installing_once", run: again, ends: Well },
     Scenario { name: "uninstalling_puts_back_what_was_there", run: uninstall, ends: Well },
     Scenario { name: "uninstalling_under_somebody_is_an_error", run: installed_over, ends: Well },
+    Scenario { name: "installing_again_after_somebody_took_it_out", run: taken_out, ends: Well },
     Scenario { name: "installing_on_many_threads", run: many_threads, ends: Well },
     Scenario { name: "installing_and_uninstalling_at_once", run: at_once, ends: Well },
 ];
@@ -111,6 +112,41 @@ fn installed_over(stage: &Stage) {
         assert_eq!(actions(), before);
     }
     println!("refused");
+}
+
+/// Somebody puts another action in its place, or itself without what it needs: installing again sees that.
+fn taken_out(stage: &Stage) {
+    if stage.with_traps {
+        for before in [libc::SIG_DFL, libc::SIG_IGN, over as *const () as usize] {
+            // SAFETY: a handler that does nothing, or none.
+            SIGNALS
+                .iter()
+                .for_each(|&it| unsafe { assert_ne!(libc::signal(it, before), libc::SIG_ERR) });
+            let handler = install();
+            let thread = GuestThread::prepare(&handler).expect("prepared");
+            let ours = action(libc::SIGSEGV).sa_sigaction;
+            for instead in [before, libc::SIG_DFL, ours, libc::SIG_IGN] {
+                for signal in SIGNALS {
+                    // SAFETY: what was installed, or none.
+                    assert_ne!(unsafe { libc::signal(signal, instead) }, libc::SIG_ERR);
+                    drop(install());
+                    assert_eq!(action(signal).sa_sigaction, ours);
+                }
+                for name in ["load", "unreachable", "divide"] {
+                    stage.guests.run(&thread, name, [0; 3]).expect_err("it traps");
+                }
+            }
+            drop(thread);
+            // What was found last is what goes back; where nothing of ours is, nothing does.
+            // SAFETY: none.
+            unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+            handler.uninstall().expect("nobody is on top");
+            let [segv, bus, ..] = actions().map(|it| it.0);
+            assert_eq!([segv, bus], [libc::SIG_IGN, libc::SIG_DFL]);
+            assert!(actions().iter().all(|it| it.0 != ours));
+        }
+    }
+    println!("in force");
 }
 
 fn many_threads(stage: &Stage) {

@@ -22,7 +22,7 @@ impl Unblocked {
         // SAFETY: asks about a signal that exists.
         let blocked = |signal| unsafe { libc::sigismember(&raw const mask, signal) } == 1;
         let mut before = Vec::new();
-        for link in links(blocked).filter(|link| link.is_installed()) {
+        for link in links(blocked).filter(|link| link.is_taken_over()) {
             before.try_reserve(1).ok()?;
             before.push(link.signal());
         }

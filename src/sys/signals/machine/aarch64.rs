@@ -6,6 +6,9 @@ use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::ptr;
 
+/// The longest instruction.
+pub(crate) const LONGEST: usize = 4;
+
 /// Calls `call(data)`. Returns 0 behind it, and [`RECOVERED`](super::RECOVERED) if the thread was sent
 /// to `recovery`, which is written before the call.
 ///
@@ -172,6 +175,10 @@ pub(crate) fn is_kernels_frame(frame: usize, info: *mut c_void, _context: *mut c
     frame == info.addr()
 }
 
+/// The registers in a signal frame before the records: the fault's address, x0 to x30, sp, pc and the flags;
+/// the records are at a multiple of 16.
+const REGISTERS: usize = (35 * 8_usize).next_multiple_of(16);
+
 /// Copies the kernel's frame to below `sp`, where the kernel would have put it; gives the copy, which
 /// the thread can return from instead of the frame. Signal-safe.
 ///
@@ -194,9 +201,6 @@ pub(crate) unsafe fn copy_frame(
     const RECORDS: usize = 4096;
     // `struct extra_context`: where the rest is, and how long; it follows the frame.
     const EXTRA: u32 = 0x4558_5401;
-    // The registers before the records: the fault's address, x0 to x30, sp, pc and the flags; the
-    // records are at a multiple of 16.
-    const REGISTERS: usize = (35 * 8_usize).next_multiple_of(16);
     // The caller's frame pointer and link, above all (`struct frame_record`).
     const LINK: usize = 16;
     let context: *mut libc::ucontext_t = context.cast();
@@ -260,9 +264,36 @@ pub(crate) fn registers(context: &libc::mcontext_t) -> Registers {
     }
 }
 
-/// Makes the interrupted code execute a breakpoint instruction again: it is still there.
-pub(crate) fn repeat_breakpoint(_context: &mut libc::mcontext_t) -> bool {
+/// Whether the interrupted instruction may have raised a signal whose cause the kernel does not tell: of
+/// instructions it tells the cause. Signal-safe.
+#[inline]
+pub(crate) fn may_have_raised(_context: &libc::mcontext_t, _signal: c_int) -> bool {
+    false
+}
+
+/// Whether the interrupted instruction, which is told, cannot have raised that after all. Signal-safe.
+#[inline]
+pub(crate) fn cannot_have_raised(
+    _context: &libc::mcontext_t,
+    _signal: c_int,
+    _instruction: [u8; LONGEST],
+) -> bool {
     true
+}
+
+/// Makes the return from a handler a fault, once the registers are as they were: the kernel then finds a first
+/// record of a kind that there is not. Signal-safe.
+///
+/// # Safety
+///
+/// 1. `context` is what the kernel gave the handler that is running, and nobody else uses it.
+pub(crate) unsafe fn spoil(context: *mut c_void) {
+    let context: *mut libc::ucontext_t = context.cast();
+    // SAFETY: by 1. the kernel has written it; only the address is taken.
+    let registers = unsafe { &raw mut (*context).uc_mcontext };
+    let magic: *mut u32 = registers.cast::<u8>().wrapping_add(REGISTERS).cast();
+    // SAFETY: by 1. a record's head, or the end of them.
+    unsafe { magic.write(u32::MAX) };
 }
 
 /// Sends the interrupted code to a recovery point. Signal-safe.

@@ -1,6 +1,8 @@
 #![expect(unsafe_code, reason = "assembly")]
 //! The x86-64 port (System V).
 
+pub(crate) use super::general_protection::LONGEST;
+use super::general_protection::is_plain_access;
 use super::{MOST_BYTES, Recovery, Registers, Unframed};
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
@@ -236,18 +238,67 @@ pub(crate) fn registers(context: &libc::mcontext_t) -> Registers {
     }
 }
 
-/// Makes the interrupted code execute a breakpoint instruction again. Not if there is none in front of it
-/// (any more): the processor has gone past it.
-pub(crate) fn repeat_breakpoint(context: &mut libc::mcontext_t) -> bool {
-    const BREAKPOINT: u8 = 0xcc;
-    let pc = &mut context.gregs[libc::REG_RIP as usize];
-    let before = ptr::with_exposed_provenance::<u8>((*pc as usize).wrapping_sub(1));
-    // SAFETY: the thread has just executed it.
-    let is_breakpoint = unsafe { before.read_volatile() } == BREAKPOINT;
-    if is_breakpoint {
-        *pc -= 1;
-    }
-    is_breakpoint
+/// Whether the interrupted instruction may have raised a signal whose cause the kernel does not tell: which
+/// exception the thread's last one was. Signal-safe.
+#[inline]
+pub(crate) fn may_have_raised(context: &libc::mcontext_t, signal: c_int) -> bool {
+    // Intel's manual, volume 3, chapter 6; `linux/arch/x86/kernel/traps.c` has their signals.
+    const BREAKPOINT: i64 = 3;
+    const NOT_PRESENT: i64 = 11;
+    const STACK: i64 = 12;
+    const GENERAL_PROTECTION: i64 = 13;
+    let exception = context.gregs[libc::REG_TRAPNO as usize];
+    matches!(
+        (signal, exception),
+        (libc::SIGTRAP, BREAKPOINT)
+            | (libc::SIGBUS, NOT_PRESENT | STACK)
+            | (libc::SIGSEGV, GENERAL_PROTECTION)
+    )
+}
+
+/// Whether the interrupted instruction, which is told, cannot have raised that after all: the exception was an
+/// earlier one. Signal-safe.
+pub(crate) fn cannot_have_raised(
+    context: &libc::mcontext_t,
+    signal: c_int,
+    instruction: [u8; LONGEST],
+) -> bool {
+    const REGISTERS: [c_int; 16] = [
+        libc::REG_RAX,
+        libc::REG_RCX,
+        libc::REG_RDX,
+        libc::REG_RBX,
+        libc::REG_RSP,
+        libc::REG_RBP,
+        libc::REG_RSI,
+        libc::REG_RDI,
+        libc::REG_R8,
+        libc::REG_R9,
+        libc::REG_R10,
+        libc::REG_R11,
+        libc::REG_R12,
+        libc::REG_R13,
+        libc::REG_R14,
+        libc::REG_R15,
+    ];
+    let register = |number: u8| {
+        let at = REGISTERS.get(usize::from(number)).map_or(0, |&at| at as usize);
+        context.gregs.get(at).map_or(0, |&value| value as u64)
+    };
+    signal == libc::SIGSEGV && is_plain_access(&instruction, register)
+}
+
+/// Makes the return from a handler a fault, once the registers are as they were: the kernel then finds the state
+/// of the floating-point and vector units in its own memory. Signal-safe.
+///
+/// # Safety
+///
+/// 1. `context` is what the kernel gave the handler that is running, and nobody else uses it.
+pub(crate) unsafe fn spoil(context: *mut c_void) {
+    const OF_THE_KERNEL: usize = usize::MAX & !0xfff;
+    let context: *mut libc::ucontext_t = context.cast();
+    // SAFETY: by 1.
+    unsafe { (*context).uc_mcontext.fpregs = ptr::without_provenance_mut(OF_THE_KERNEL) };
 }
 
 /// Sends the interrupted code to a recovery point. Signal-safe.
