@@ -60,6 +60,7 @@ impl Interrupted<'_> {
     /// the alternate stack that it had.
     #[inline]
     pub(crate) fn recover(self, to: Recovery) {
-        machine::recover(self.registers, to);
+        // SAFETY: (`recover`) 1. by 1. of `from_handler`.
+        unsafe { machine::recover(self.registers, to) };
     }
 }

@@ -297,8 +297,12 @@ pub(crate) unsafe fn spoil(context: *mut c_void) {
 }
 
 /// Sends the interrupted code to a recovery point. Signal-safe.
+///
+/// # Safety
+///
+/// 1. The context is that of the kernel's frame of the handler that is running.
 #[inline]
-pub(crate) fn recover(context: &mut libc::mcontext_t, to: Recovery) {
+pub(crate) unsafe fn recover(context: &mut libc::mcontext_t, to: Recovery) {
     // What kind of branch led to the interrupted instruction: that is over.
     const BRANCH_TYPE: u64 = 0b11 << 10;
     context.pc = to.pc as u64;

@@ -8,6 +8,10 @@ use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::ptr;
 
+/// Flags: string instructions go downwards; accesses are checked for alignment.
+const DIRECTION: i32 = 1 << 10;
+pub(crate) const ALIGNMENT_CHECK: i32 = 1 << 18;
+
 /// Bytes below the stack pointer that interrupted code may use.
 const RED_ZONE: usize = 128;
 
@@ -29,7 +33,7 @@ pub(crate) unsafe extern "C" fn enter(
     // rsp is 8 off a multiple of 16 here; the six registers and the control words align it for the
     // call. Of the vector and floating-point units the convention preserves only the control words,
     // which a guest may have changed when it faults; it also wants the x87 stack empty and the
-    // direction flag clear.
+    // direction flag clear. That accesses are not checked for alignment, compilers take for granted.
     naked_asm!(
         ".cfi_startproc",
         "endbr64",
@@ -64,7 +68,9 @@ pub(crate) unsafe extern "C" fn enter(
         "fninit",
         "fldcw [rsp + 4]",
         "ldmxcsr [rsp]",
-        "cld",
+        "pushfq",
+        "and dword ptr [rsp], {flags}",
+        "popfq",
         "mov eax, 1",
         "3:", // from here on no more
         "add rsp, 8",
@@ -77,6 +83,7 @@ pub(crate) unsafe extern "C" fn enter(
         ".cfi_def_cfa rsp, 8",
         "ret",
         ".cfi_endproc",
+        flags = const !(DIRECTION | ALIGNMENT_CHECK),
     )
 }
 
@@ -102,7 +109,8 @@ macro_rules! handler_entry {
             context: *mut core::ffi::c_void,
         ) {
             // The signal's number and what is told about it are kept for `depart`. The fourth argument
-            // is where the return address is: if the kernel has called, its frame.
+            // is where the return address is: if the kernel has called, its frame. The kernel clears the
+            // direction flag for handlers, and leaves alignment checks as they were.
             core::arch::naked_asm!(
                 ".cfi_startproc",
                 "endbr64",
@@ -113,6 +121,9 @@ macro_rules! handler_entry {
                 ".cfi_def_cfa_register rbp",
                 "push rdi",
                 "push rsi",
+                "pushfq",
+                "and dword ptr [rsp], {flags}",
+                "popfq",
                 "lea rcx, [rbp + 8]",
                 "call {body}",
                 "pop rsi",
@@ -123,6 +134,7 @@ macro_rules! handler_entry {
                 "jnz {depart}",
                 "ret",
                 ".cfi_endproc",
+                flags = const !$crate::sys::signals::machine::ALIGNMENT_CHECK,
                 body = sym $body,
                 depart = sym $crate::sys::signals::machine::depart,
             )
@@ -171,6 +183,12 @@ pub(crate) fn is_kernels_frame(frame: usize, _info: *mut c_void, context: *mut c
     frame.checked_add(size_of::<usize>()) == Some(context.addr())
 }
 
+/// The first part of the floating-point and vector state in a signal frame; where in it the kernel says what
+/// more there is (`struct _fpx_sw_bytes`): a magic number, the length.
+const LEGACY: usize = 512;
+const TOLD: usize = 464;
+const MAGIC: u32 = 0x4650_5853;
+
 /// Copies the kernel's frame to below `sp`, where the kernel would have put it; gives the copy, which
 /// the thread can return from instead of the frame. Signal-safe.
 ///
@@ -190,10 +208,6 @@ pub(crate) unsafe fn copy_frame(
     context: *mut c_void,
     sp: usize,
 ) -> usize {
-    const LEGACY: usize = 512;
-    // Where the kernel says what the state is (`struct _fpx_sw_bytes`): a magic number, the length.
-    const TOLD: usize = 464;
-    const MAGIC: u32 = 0x4650_5853;
     let context: *mut libc::ucontext_t = context.cast();
     // SAFETY: by 1. the kernel has written it.
     let state: *const u8 = unsafe { (*context).uc_mcontext.fpregs }.cast();
@@ -302,10 +316,28 @@ pub(crate) unsafe fn spoil(context: *mut c_void) {
 }
 
 /// Sends the interrupted code to a recovery point. Signal-safe.
+///
+/// The upper halves of the vector registers are cleared: code of 128-bit instructions, such as a Rust
+/// compiler's by default, is slow where they are in use (Intel's optimization manual, "Mixing Intel AVX code
+/// with Intel SSE code"), and nothing else clears them.
+///
+/// # Safety
+///
+/// 1. The context is that of the kernel's frame of the handler that is running.
 #[inline]
-pub(crate) fn recover(context: &mut libc::mcontext_t, to: Recovery) {
+pub(crate) unsafe fn recover(context: &mut libc::mcontext_t, to: Recovery) {
+    // Parts of the state that are in use: in the header, behind the legacy part.
+    const UPPER_HALVES: u64 = (1 << 2) | (1 << 6);
     context.gregs[libc::REG_RIP as usize] = to.pc as i64;
     context.gregs[libc::REG_RSP as usize] = to.sp as i64;
+    let state: *mut u8 = context.fpregs.cast();
+    // SAFETY: by 1. the state, aligned, is as long as this at least.
+    let [magic, _] = unsafe { state.wrapping_add(TOLD).cast::<[u32; 2]>().read() };
+    if magic == MAGIC {
+        let in_use = state.wrapping_add(LEGACY).cast::<u64>();
+        // SAFETY: by 1., as the magic number says that the header is there.
+        unsafe { *in_use &= !UPPER_HALVES };
+    }
 }
 
 /// The return address in what a call has stored.
