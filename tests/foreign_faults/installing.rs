@@ -14,6 +14,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "uninstalling_puts_back_what_was_there", run: uninstall, ends: Well },
     Scenario { name: "uninstalling_under_somebody_is_an_error", run: installed_over, ends: Well },
     Scenario { name: "installing_again_after_somebody_took_it_out", run: taken_out, ends: Well },
+    Scenario { name: "signals_that_are_taken_over_later", run: taken_over_later, ends: Well },
     Scenario { name: "installing_on_many_threads", run: many_threads, ends: Well },
     Scenario { name: "installing_and_uninstalling_at_once", run: at_once, ends: Well },
 ];
@@ -147,6 +148,52 @@ fn taken_out(stage: &Stage) {
         }
     }
     println!("in force");
+}
+
+/// A thread that has blocked everything, and was prepared before its signal was taken over.
+fn taken_over_later(stage: &Stage) {
+    #[cfg(target_arch = "x86_64")]
+    const BREAKPOINT: &[u8] = &[0xcc, 0xc3];
+    #[cfg(target_arch = "aarch64")]
+    const BREAKPOINT: &[u8] = &[0x00, 0x00, 0x20, 0xd4, 0xc0, 0x03, 0x5f, 0xd6];
+    fn is_blocked(signal: libc::c_int) -> bool {
+        // SAFETY: zeros are the empty set.
+        let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
+        // SAFETY: only asks.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask) };
+        // SAFETY: asks about a signal that exists.
+        unsafe { libc::sigismember(&mask, signal) == 1 }
+    }
+    if stage.with_traps {
+        // SAFETY: zeros are the empty set.
+        let mut all: libc::sigset_t = unsafe { mem::zeroed() };
+        // SAFETY: a set of ours.
+        unsafe { libc::sigfillset(&mut all) };
+        // SAFETY: as above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &all, ptr::null_mut()) };
+        let (_code, guest) = crate::once::load(BREAKPOINT, Some(0));
+        let few = TrapOptions::new().breakpoints(false);
+        for prepares_again in [false, true] {
+            let handler = TrapHandler::install(few).expect("installed");
+            let thread = GuestThread::prepare(&handler).expect("prepared");
+            stage.guests.run(&thread, "load", [0; 3]).expect_err("it traps");
+            assert!(is_blocked(libc::SIGTRAP) && !is_blocked(libc::SIGSEGV));
+            // And options that ask for less take nothing away.
+            let more = [install(), TrapHandler::install(few).expect("installed")];
+            assert!(is_blocked(libc::SIGTRAP), "on no other thread's behalf");
+            if prepares_again {
+                drop(GuestThread::prepare(&handler).expect("prepared"));
+                assert!(!is_blocked(libc::SIGTRAP));
+            }
+            // SAFETY: (`call`) 1. kept by `_code`; 2. to 4. it calls nothing.
+            let run = thread.catch_traps(|it| unsafe { it.call(guest, (0, 0, 0)) });
+            assert_eq!(run.expect_err("it traps").signal(), libc::SIGTRAP);
+            drop((thread, more));
+            assert!(SIGNALS.into_iter().all(is_blocked), "as before");
+            handler.uninstall().expect("nobody has a handle");
+        }
+    }
+    println!("trapped");
 }
 
 fn many_threads(stage: &Stage) {

@@ -156,8 +156,8 @@ const OVERFLOW: &[u8] = &[0xcd, 0x04]; // int 4
 #[cfg(target_arch = "x86_64")]
 const STEP: &[u8] = &[0x9c, 0x80, 0x4c, 0x24, 0x01, 0x01, 0x9d];
 
-#[cfg(target_arch = "x86_64")]
-fn load(
+/// A guest of such text, in whose table at most one instruction is.
+pub(crate) fn load(
     text: &[u8],
     trap: Option<usize>,
 ) -> (pcmap::registry::EngineCode, crate::trap_guests::Guest) {

@@ -9,7 +9,7 @@ use crate::index::try_box::try_box;
 use crate::sys::pages::ErrorNumber;
 use core::ffi::c_int;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 /// What was installed for one signal.
 struct Remembered {
@@ -64,6 +64,16 @@ static CHAIN: [Link; FAULTS.len()] = {
     chain
 };
 
+/// How often ours was installed for a signal.
+static TIMES_TAKEN_OVER: AtomicUsize = AtomicUsize::new(0);
+
+/// How often signals were taken over: as long as this is the same, they are the same signals, or fewer.
+#[inline]
+pub(crate) fn times_taken_over() -> usize {
+    // Acquire: pairs with Release in `install`; the links that were counted tell so.
+    TIMES_TAKEN_OVER.load(Ordering::Acquire)
+}
+
 /// The links of the signals for which `wanted` holds.
 pub(crate) fn links(wanted: impl Fn(c_int) -> bool) -> impl Iterator<Item = &'static Link> {
     CHAIN.iter().filter(move |link| wanted(link.signal))
@@ -115,7 +125,11 @@ impl Link {
             }
         }
         self.below.store(true, Ordering::Release);
-        Ok(place == Place::Nowhere)
+        let is_fresh = place == Place::Nowhere;
+        if is_fresh {
+            TIMES_TAKEN_OVER.fetch_add(1, Ordering::Release);
+        }
+        Ok(is_fresh)
     }
 
     fn remember(&self, action: Action) -> Result<(), ChainError> {
