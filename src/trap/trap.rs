@@ -98,8 +98,8 @@ impl Trap {
     /// of the ended call; and then, if a guest had called the host function that made it, that one's, and
     /// so on.
     ///
-    /// They are found by frame pointers. A function without one hides its caller; a chain that is
-    /// broken ends the frames of its call. A host function ends the backtrace, unless it runs in
+    /// They are found by frame pointers. A function without one hides its caller, unless it is the innermost and
+    /// its caller can be told; a chain that is broken ends the frames of its call. A host function ends the backtrace, unless it runs in
     /// [`host_call_from`](super::host_call_from).
     pub fn frames(&self) -> impl ExactSizeIterator<Item = TrapFrame> + '_ {
         let frame = |(i, &pc)| TrapFrame { pc, innermost: i == 0 };
@@ -107,7 +107,8 @@ impl Trap {
     }
 
     /// Whether there are no more frames than are told: at most [`MOST_FRAMES`](super::MOST_FRAMES) are,
-    /// and none beyond a host function in [`host_call`](super::host_call()).
+    /// and none beyond a host function in [`host_call`](super::host_call()). Nor, if the innermost function may
+    /// have no frame of its own where it trapped and nothing tells: then its caller may be missing.
     pub fn has_all_frames(&self) -> bool {
         self.complete
     }

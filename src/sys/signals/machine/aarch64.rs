@@ -1,7 +1,7 @@
 #![expect(unsafe_code, reason = "assembly")]
 //! The AArch64 port (AAPCS64).
 
-use super::{MOST_BYTES, Recovery, Registers, Unframed};
+use super::{Call, MOST_BYTES, Recovery, Registers, Setup, Unframed};
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -322,15 +322,47 @@ pub(crate) fn return_address(stored: usize) -> usize {
     address
 }
 
-/// Where the return address is, if an instruction stands where functions have no frame: `first` says
-/// that it is a function's first.
-#[inline]
-pub(crate) fn unframed(instruction: [u8; MOST_BYTES], first: bool) -> Option<Unframed> {
-    const SAVE: u32 = 0xa9bf_7bfd; // stp x29, x30, [sp, #-16]!
-    const SET: u32 = 0x9100_03fd; // mov x29, sp
-    const RETURN: u32 = 0xd65f_03c0; // ret
-    let known = matches!(u32::from_le_bytes(instruction), SAVE | SET | RETURN);
-    (known || first).then_some(Unframed::Linked)
+/// How many instructions from a function's start its frame is set up, and how many may follow its end.
+const REACH: usize = 16;
+
+/// Whether the function has its frame at its byte `at`; `byte` gives a byte of its text, by the offset in it.
+/// Signal-safe: a bounded number of bytes.
+pub(crate) fn setup(byte: impl Fn(usize) -> Option<u8>, at: usize) -> Setup {
+    let word = |at: usize| {
+        let bytes = [0, 1, 2, 3].map(|i| byte(at + i));
+        bytes
+            .iter()
+            .all(Option::is_some)
+            .then(|| u32::from_le_bytes(bytes.map(|it| it.unwrap_or(0))))
+    };
+    let is = |at: usize, bits: u32, mask: u32| word(at).is_some_and(|it| it & mask == bits);
+    // mov x29, sp; and with a distance: add x29, sp, #…
+    let sets = |&at: &usize| is(at, 0x9100_03fd, 0xff80_03ff);
+    // ldp x29, x30, [sp], #…; ldp x29, x30, [sp, #…]
+    let ends = |at: usize| is(at, 0xa8c0_7bfd, 0xffc0_7fff) || is(at, 0xa940_7bfd, 0xffc0_7fff);
+    // ret; br; b
+    let leaves = |at: usize| {
+        is(at, 0xd65f_0000, 0xffff_fc1f)
+            || is(at, 0xd61f_0000, 0xffff_fc1f)
+            || is(at, 0x1400_0000, 0xfc00_0000)
+    };
+    const NOT: Setup = Setup::Not(Unframed::Linked);
+    let set = (0..REACH).map(|i| i * 4).take_while(|&i| i <= at).find(sets);
+    if at == 0 || set == Some(at) || is(at, 0xd65f_03c0, u32::MAX) {
+        return NOT;
+    }
+    let before = (1..=REACH).filter_map(|i| at.checked_sub(i * 4));
+    let end = before.take_while(|&i| !leaves(i)).any(ends);
+    match set {
+        _ if end => NOT,
+        Some(_) => Setup::Done,
+        None => NOT,
+    }
+}
+
+/// What the instruction before a return address calls: nobody asks.
+pub(crate) fn call_before(_return_address: usize, _byte: impl Fn(usize) -> Option<u8>) -> Call {
+    Call::None
 }
 
 /// Whether an instruction accesses memory at an address that it computes from the stack pointer, however

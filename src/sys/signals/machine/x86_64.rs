@@ -1,9 +1,10 @@
 #![expect(unsafe_code, reason = "assembly")]
 //! The x86-64 port (System V).
 
+pub(crate) use super::frame_setup::{call_before, setup};
 pub(crate) use super::general_protection::LONGEST;
 use super::general_protection::is_plain_access;
-use super::{MOST_BYTES, Recovery, Registers, Unframed};
+use super::{MOST_BYTES, Recovery, Registers};
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -344,19 +345,6 @@ pub(crate) unsafe fn recover(context: &mut libc::mcontext_t, to: Recovery) {
 #[inline]
 pub(crate) fn return_address(stored: usize) -> usize {
     stored
-}
-
-/// Where the return address is, if an instruction stands where functions have no frame: `first` says
-/// that it is a function's first.
-#[inline]
-pub(crate) fn unframed(instruction: [u8; MOST_BYTES], first: bool) -> Option<Unframed> {
-    match instruction {
-        // push rbp; ret; ret, and so many bytes of arguments with it
-        [0x55, ..] | [0xc3, ..] | [0xc2, ..] => Some(Unframed::OnStack(0)),
-        // mov rbp, rsp
-        [0x48, 0x89, 0xe5, _] | [0x48, 0x8b, 0xec, _] => Some(Unframed::OnStack(8)),
-        _ => first.then_some(Unframed::OnStack(0)),
-    }
 }
 
 /// Whether an instruction accesses memory at an address that it computes from the stack pointer, however
