@@ -38,6 +38,11 @@ cargo test --workspace
 step 'tests of what is not built by default'
 cargo test --features perf --test perf_files
 
+step 'examples in the documentation, with every set of features'
+for features in '' registry registry,elf trap trap,elf perf registry,elf,trap,perf; do
+  cargo test -q -p pcmap --doc --no-default-features --features "$features"
+done
+
 step 'format'
 if cargo fmt --version >/dev/null 2>&1; then
   cargo fmt --all --check

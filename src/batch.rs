@@ -1,11 +1,11 @@
 //! Many ranges on their way into the index, such that all of them can be handed back.
 
+use crate::address_range::{CodeRange, RangeError};
 use crate::error::Refused;
 use crate::index::Index;
-use crate::index::address_range::{CodeRange, RangeError};
 use crate::index::entry::Item;
 use crate::index::slot::Slot;
-use crate::index::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
 
 /// A batch: values in the order they came, then entries made of them, last first.
 pub(crate) struct Batch<T> {

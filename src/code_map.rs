@@ -1,13 +1,13 @@
 //! The map: register, unregister, look up, take out the garbage.
 
+use crate::address_range::{CodeRange, Pc, RangeError};
 use crate::batch::Batch;
 use crate::error::{Refused, RegisterAllError, RegisterError, WrongMap};
-use crate::index::address_range::{CodeRange, Pc, RangeError};
 use crate::index::entry::Item;
 use crate::index::retired::Retired;
 use crate::index::slot::Slot;
-use crate::index::try_box::OutOfMemory;
 use crate::index::{Index, MapId};
+use crate::memory::OutOfMemory;
 use crate::reader::{Hit, Reader};
 use crate::registration::{Registration, RegistrationKey, Retirement};
 use crate::snapshot::Snapshot;

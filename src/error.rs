@@ -1,8 +1,8 @@
 //! What can go wrong when code is registered: the conflict, and what was given, handed back.
 
+use crate::address_range::{CodeRange, RangeError};
 use crate::index::Refusal;
-use crate::index::address_range::{CodeRange, RangeError};
-use crate::index::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
 use crate::registration::RegistrationKey;
 use core::fmt;
 

@@ -26,33 +26,44 @@
 //!
 //! # How it works
 //!
-//! The map is a chain of immutable versions, the newest of which is published through one
-//! pointer. A lookup counts itself in on one of 64 counters, loads the pointer, searches its tree
-//! and counts itself out: nothing of another thread can delay it, and it frees nothing. A write
-//! builds the next version, which shares all but a few nodes with the last one, and links it with
-//! one compare-and-swap; whatever follows from that, any thread can complete, so that a thread which stops anywhere stops nobody. A version that was
-//! displaced is destroyed on an ordinary thread when every reader that could have loaded it has
-//! left. The whole story, with what each dependency does and why handlers use none of them, is in
-//! [`design`]; what is safe in a handler and why, in [`signal_safety`].
+//! The map is an immutable tree of ranges, and one pointer leads to its newest version. A lookup counts
+//! itself in on one of 64 counters, loads the pointer, searches the tree and counts itself out. No other
+//! thread can delay a lookup, and a lookup frees nothing. A registration copies the nodes on its way and
+//! exchanges the pointer. An unregistration sets a flag in the entry. What was displaced is freed, in any
+//! order, when every reader that could hold it has left. A thread that stalls holds back at most what the map
+//! contained when the thread stalled, and a constant. [`design`] has the argument.
 //!
 //! # What may be called in a signal handler
 //!
-//! [`CodeMap::lookup`], [`CodeMap::enter`], [`Reader::lookup`], all of [`Hit`], and the accessors
-//! of [`CodeRange`], [`Pc`], [`Registration`] and [`RegistrationKey`]. With the feature `registry`,
-//! also all of `ResidentCode`, the addresses and offsets of that module, and what its tables say of
-//! one offset; with `trap`, `sample_guest`. Nothing else.
+//! Nothing but this. None of it prints: `Debug` and `Display` are for ordinary threads, and so is dropping a
+//! value. [`signal_safety`] tells why each may be called.
+//!
+//! - [`CodeMap::new`], [`CodeMap::lookup`], [`CodeMap::enter`] and [`Reader::lookup`];
+//! - all methods of [`Hit`], [`Pc`] and [`CodeRange`];
+//! - `range` and `value` of [`Registration`] and [`RegistrationKey`], and [`Registration::into_key`];
+//! - all methods of a [`Snapshot`], and of its [`Registered`] and [`Neighbours`].
+//!
+//! With the feature `registry`:
+//!
+//! - `process_code_map`, `breakpoint_address`, and all methods of `ResidentCode`;
+//! - all methods of `EngineCodePc`, `StoreCodePc`, `TextOffset`, `TextRange`, `SourceOffset`, `FuncKey`, `FuncKind`,
+//!   `SignatureKey` and `TrapCode`;
+//! - of `CodeMemory`, `EngineCode` and `StoreCode` the methods that only ask;
+//! - of `CodeTables` the methods that look up one offset or key; all methods of the readers `TrapTableRef`,
+//!   `FunctionTableRef` and `AddressMapRef`, and of `TrapTable`, `FunctionTable` and `AddressMap` those that give a
+//!   reader or the bytes;
+//! - the constant-time methods of `StoreCodeMut`.
+//!
+//! With the feature `trap`: `sample_guest`, all methods of `TrapFrame`, and those that make `TrapOptions`.
 
+mod address_range;
 mod batch;
 mod code_map;
 mod error;
-#[cfg_attr(
-    not(feature = "registry"),
-    expect(
-        dead_code,
-        reason = "some of it is for the registry: it sees the entry that a value is in"
-    )
-)]
+#[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "some of it is for the registry"))]
 mod index;
+#[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "some of it is for the registry"))]
+mod memory;
 #[cfg(all(feature = "perf", any(target_os = "linux", target_os = "android")))]
 pub mod perf;
 mod reader;
@@ -70,10 +81,10 @@ mod sys;
 ))]
 pub mod trap;
 
+pub use address_range::{CodeRange, Pc, RangeError};
 pub use code_map::CodeMap;
 pub use error::{Refused, RegisterAllError, RegisterError, WrongMap};
-pub use index::address_range::{CodeRange, Pc, RangeError};
-pub use index::try_box::OutOfMemory;
+pub use memory::OutOfMemory;
 pub use reader::{Hit, Reader};
 pub use registration::{Registration, RegistrationKey, Retirement};
 pub use snapshot::{Neighbours, Registered, Snapshot};

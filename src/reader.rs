@@ -1,7 +1,7 @@
 //! What handlers use: a section held for several lookups, and what a lookup finds.
 
+use crate::address_range::{CodeRange, Pc};
 use crate::index::Reading;
-use crate::index::address_range::{CodeRange, Pc};
 use core::fmt;
 use core::marker::PhantomData;
 

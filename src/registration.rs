@@ -1,8 +1,8 @@
 //! A registration's life: held, leaked, taken apart, unregistered, and known to be over.
 
 use crate::CodeMap;
+use crate::address_range::CodeRange;
 use crate::index::MapId;
-use crate::index::address_range::CodeRange;
 use crate::index::entry::Item;
 use crate::index::retired::Retired;
 use core::fmt;

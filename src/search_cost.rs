@@ -5,8 +5,8 @@
 //! `src/index/tree.rs`; beside the nodes a lookup reads one line of the map, one of its reader
 //! counts, and one or two of the version.
 
+use crate::address_range::{CodeRange, Pc};
 use crate::index::Index;
-use crate::index::address_range::{CodeRange, Pc};
 use crate::index::entry::Item;
 use crate::index::tree::Tree;
 use crate::layouts::{Layout, Layouts, SIZES};

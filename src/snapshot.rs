@@ -1,9 +1,9 @@
 //! An owned view of the map, for ordinary threads: dump, iterate, search.
 
-use crate::index::address_range::{CodeRange, Pc};
-use crate::index::shared::Shared;
+use crate::address_range::{CodeRange, Pc};
 use crate::index::slot::Slot;
 use crate::index::view::View;
+use crate::memory::Shared;
 use core::fmt;
 
 /// The map as it was at one moment, owned.

@@ -1,6 +1,6 @@
 //! The only door between the index and the machine.
 //!
-//! Everything in `src/index/` (and `src/registry/claim.rs`) reaches atomics, fences, the snapshot cell, the clock
+//! Everything in `src/index/`, `src/memory/` and `src/registry/claim.rs` reaches atomics, fences, the clock
 //! and the process through this file and nothing else. The model package compiles the same index
 //! over a file of the same shape made of loom's types (`loom-tests/src/sync.rs`), so the code that
 //! is checked is the code that ships.

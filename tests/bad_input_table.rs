@@ -1,83 +1,15 @@
 //! `docs/BAD_INPUT.md` against the crate: every public function, error and variant of an error is in
 //! it, and every test that it names is where it says. Each check is first shown to bite.
 
+mod public_items;
+
+use public_items::{functions, name_at, read, root, sources};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: impl AsRef<Path>) -> String {
-    let path = root().join(path);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// The texts of all Rust files in a folder and those below.
-fn sources(folder: PathBuf) -> Vec<String> {
-    let mut texts = Vec::new();
-    for entry in fs::read_dir(folder).expect("a folder of sources") {
-        let path = entry.expect("a readable folder").path();
-        if path.is_dir() {
-            texts.extend(sources(path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            texts.push(read(path));
-        }
-    }
-    texts
-}
 
 /// What stands in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
-}
-
-/// A word's first letters and digits.
-fn name_at(text: &str) -> &str {
-    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
-    &text[..end]
-}
-
-/// The type that a block of methods is of, from its first line.
-fn type_of(header: &str) -> Option<&str> {
-    let header = header.strip_prefix("unsafe ").unwrap_or(header);
-    if let Some(name) = header.strip_prefix("pub unsafe trait ") {
-        return Some(name_at(name));
-    }
-    let mut rest = header.strip_prefix("impl")?;
-    let mut depth = 0;
-    if rest.starts_with('<') {
-        let end = rest.find(|c| {
-            depth += i32::from(c == '<') - i32::from(c == '>');
-            depth == 0
-        });
-        rest = &rest[end? + 1..];
-    }
-    let of_trait = rest.split_once(" for ").map(|(_, of)| of);
-    Some(name_at(of_trait.unwrap_or(rest).trim_start()))
-}
-
-/// Public functions, as `Type::name` or `name`, up to where unit tests begin. (What is public can be
-/// reached from outside: a lint of the crate sees to that.)
-fn functions(text: &str) -> Vec<String> {
-    let (mut of, mut found) = (None, Vec::new());
-    for line in text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")) {
-        if !line.starts_with(' ') {
-            of = type_of(line).or(of.filter(|_| !line.starts_with('}')));
-        }
-        let Some(rest) = line.trim_start().strip_prefix("pub ") else { continue };
-        let rest = rest.strip_prefix("const ").unwrap_or(rest);
-        let rest = rest.strip_prefix("unsafe ").unwrap_or(rest);
-        if let Some(name) = rest.strip_prefix("fn ").map(name_at) {
-            let is_method = line.starts_with(' ');
-            found.push(match of.filter(|_| is_method) {
-                Some(of) => format!("{of}::{name}"),
-                None => name.to_owned(),
-            });
-        }
-    }
-    found
 }
 
 /// Public errors: types by name, and variants as `Type::Variant`.
@@ -162,10 +94,12 @@ impl<'a> Iterator for Other<'a> {
 #[cfg(test)]
 pub fn five() {}
 ";
-    assert_eq!(functions(text), ["Thing::one", "three", "Other::four"]);
-    assert_eq!(missing("of `three` and `Other::four`", &functions(text)), ["Thing::one"]);
+    let names =
+        |text: &str| -> Vec<_> { functions(text).into_iter().map(|(name, _)| name).collect() };
+    assert_eq!(names(text), ["Thing::one", "three", "Other::four"]);
+    assert_eq!(missing("of `three` and `Other::four`", &names(text)), ["Thing::one"]);
 
-    let all: Vec<_> = sources(root().join("src")).iter().flat_map(|text| functions(text)).collect();
+    let all: Vec<_> = sources(root().join("src")).iter().flat_map(|text| names(text)).collect();
     assert!(all.len() > 200, "{} functions: where are the others?", all.len());
     let missing = missing(&read(DOCUMENT), &all).join("\n");
     assert!(missing.is_empty(), "{DOCUMENT} does not have\n{missing}");

@@ -150,7 +150,7 @@ impl Process {
                     .thread
                     // SAFETY: (`call`) 1. kept by `self`; 2. to 4. it calls nothing.
                     .catch_traps(|activation| unsafe { activation.call(guest, (address,)) })
-                    .unwrap_or_else(|trap| usize::from(black_box(trap).signal() != 0)),
+                    .unwrap_or_else(|trap| usize::from(black_box(trap).signal().is_some())),
             };
         }
         let elapsed = began.elapsed();

@@ -92,7 +92,7 @@ fn attributed(guests: &Guests, trap: &Trap, name: &str, code: TrapCode) -> bool 
     trap.cause() == Cause::Code(code)
         && trap.function() == Some(guests.function(name).key)
         && offset.is_some_and(|offset| {
-            trap.pc() == base + offset.get() as usize
+            trap.pc() == Some(base + offset.get() as usize)
                 && guests.code.tables().trap_at(offset) == Some(code)
         })
 }

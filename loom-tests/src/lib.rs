@@ -7,6 +7,8 @@
 mod parking;
 mod sync;
 
+#[path = "../../src/address_range.rs"]
+mod address_range;
 #[path = "../../src/batch.rs"]
 mod batch;
 #[path = "../../src/registry/claim.rs"]
@@ -17,8 +19,10 @@ mod code_map;
 #[path = "../../src/error.rs"]
 mod error;
 #[path = "../../src/index/mod.rs"]
-#[expect(dead_code, reason = "some of it is for the registry, which is not here")]
 mod index;
+#[path = "../../src/memory/mod.rs"]
+#[expect(dead_code, reason = "some of it is for the registry, which is not here")]
+mod memory;
 #[path = "../../src/reader.rs"]
 mod reader;
 #[path = "../../src/registration.rs"]
@@ -28,10 +32,10 @@ mod snapshot;
 #[path = "../../src/stats.rs"]
 mod stats;
 
+pub use address_range::{CodeRange, Pc, RangeError};
 pub use code_map::CodeMap;
 pub use error::{Refused, RegisterAllError, RegisterError, WrongMap};
-pub use index::address_range::{CodeRange, Pc, RangeError};
-pub use index::try_box::OutOfMemory;
+pub use memory::OutOfMemory;
 pub use reader::{Hit, Reader};
 pub use registration::{Registration, RegistrationKey, Retirement};
 pub use snapshot::{Neighbours, Registered, Snapshot};

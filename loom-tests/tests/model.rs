@@ -1,7 +1,7 @@
 //! Running a model, and the value whose life the models watch.
 
+use crate::address_range::CodeRange;
 use crate::index::Index;
-use crate::index::address_range::CodeRange;
 use crate::index::entry::Item;
 use crate::sync::{start_run, weaken};
 use loom::cell::UnsafeCell;

@@ -1,8 +1,8 @@
 //! Owned snapshots: sorted vectors that hold values, the last of which the map keeps.
 
 use crate::index::Index;
-use crate::index::shared::Shared;
 use crate::index::view::View;
+use crate::memory::Shared;
 use crate::model::{Drops, Value, check, finds, item, range, reclaim_all, step};
 use loom::sync::Arc;
 use loom::thread;

@@ -30,9 +30,9 @@ impl<T> Index<T> {
         let mut edit = self.edit(&reading, WRITE | reading.sequence());
         let place = [Slot::of_place(place.start())];
         let is_done = edit.apply(Change { add: &[], visit: &place }).is_ok()
-            && self.publish(&reading, &mut edit).is_ok_and(|published| published);
+            && self.publish(&reading, &mut edit);
         if is_done {
-            self.retire_displaced(reading, edit);
+            self.retire_displaced(reading, &edit);
         }
         is_done
     }
@@ -40,7 +40,7 @@ impl<T> Index<T> {
 
 /// The first removed range at `from` or behind, and from the start again, among so many; and where to go on.
 fn first_removed<T>(tree: &Tree<T>, from: usize, most: usize) -> (Option<Slot<T>>, usize) {
-    let ranges = tree.iter_between(from, usize::MAX).chain(tree.iter_between(0, from));
+    let ranges = tree.iter_from(from).chain(tree.iter());
     let mut next = 0;
     for found in ranges.take(most) {
         next = found.range.start();

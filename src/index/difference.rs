@@ -6,7 +6,7 @@
 
 use super::slot::{Slot, Slots};
 use super::tree::Tree;
-use super::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
 use crate::sync::SmallVec;
 
 /// Nodes and ranges of one tree, by their slots, in address order (a node before what is below it).

@@ -11,14 +11,14 @@
 //! and what is replaced is only listed. `splice` has the shortest way for one range.
 
 use super::Refusal;
-use super::address_range::CodeRange;
 use super::cut::{best_cut, is_torn};
 use super::entry::Entry;
 use super::node::{Maker, Node, fewest_slots, most_slots};
 use super::rebase::Listed;
 use super::slot::{Slot, Slots};
 use super::tree::Tree;
-use super::try_box::OutOfMemory;
+use crate::address_range::CodeRange;
+use crate::memory::OutOfMemory;
 use crate::sync::{NODE_SLOTS, SmallVec};
 
 /// By these marks a write knows the nodes that it made itself: the number of the version that it begins
@@ -181,14 +181,12 @@ impl<'f, T> Edit<'f, T> {
         self.rewrite(old, &old.root, height, change, &mut list)?;
         loop {
             if height > 0 && list.len() == 1 {
-                // The root has one node below: that is the root.
+                // The root has one node below: what is in that one is what the root has. (A root is made anew
+                // by each write: it carries the version.)
                 let root = list[0];
                 list.clear();
                 height -= 1;
                 append(&mut list, old.below(&root))?;
-                if height == 0 || list.len() > 1 {
-                    return Ok((root, height));
-                }
                 self.replace(&root)?;
                 continue;
             }
@@ -288,7 +286,7 @@ impl<'f, T> Edit<'f, T> {
                 if let Some(added) = self.last_added {
                     refuse_overlap(old, added, &slot)?;
                 }
-                push(out, slot)?;
+                out.push(slot); // there is room: see `merge`
             }
         }
         Ok(())

@@ -17,9 +17,9 @@
 //! *released* comes second retires the block, so that one link is enough for both. Its memory is freed by
 //! whichever of *destroyed* and *unreachable* comes second.
 
-use super::address_range::CodeRange;
 use super::limbo::{Garbage, Kind};
-use super::try_box::{OutOfMemory, try_box};
+use crate::address_range::CodeRange;
+use crate::memory::{OutOfMemory, try_box};
 use crate::sync::{AtomicUsize, Liveness, dispose, edge};
 use core::cell::UnsafeCell;
 use core::mem::{ManuallyDrop, offset_of};

@@ -143,6 +143,7 @@ impl Era {
     }
 
     /// Whether every count of `side` is seen at zero.
+    #[inline]
     fn is_quiet(&self, side: usize) -> bool {
         // Ordering [scan]: Acquire; pairs with Release in `Section::drop`.
         //   seen:     all that the reader did in its section is before what follows;
@@ -160,6 +161,7 @@ impl Era {
     /// Advances the epoch if no reader is on the side that it would turn to; says whether nobody was.
     ///
     /// Lock-free: one look at each shard, one attempt.
+    #[inline]
     pub(crate) fn try_advance(&self) -> bool {
         // Ordering [observe_epoch]: Acquire; pairs with Release in the exchange below.
         //   seen: what the scans behind earlier advances saw is seen here too.
@@ -179,6 +181,7 @@ impl Era {
     }
 
     /// The epoch, for measuring garbage against it.
+    #[inline]
     pub(crate) fn epoch(&self) -> u64 {
         // Ordering [observe_epoch]: Acquire; pairs with Release in `try_advance`.
         //   seen:     all that readers did in the sections that allowed the advance came before;
@@ -193,21 +196,25 @@ impl Era {
     }
 
     /// The list of what was displaced at `epoch`.
+    #[inline]
     pub(crate) fn limbo(&self, sort: Sort, epoch: u64) -> &Limbo {
         &self.limbo[sort as usize][(epoch % 4) as usize]
     }
 
+    #[inline]
     pub(crate) fn waiting(&self, sort: Sort) -> &Limbo {
         &self.waiting[sort as usize]
     }
 
     /// Notes memory that came.
+    #[inline]
     pub(crate) fn note(&self, items: u64, bytes: u64) {
         self.items.fetch_add(items, edge::statistic());
         self.bytes.fetch_add(bytes, edge::statistic());
     }
 
     /// Notes memory that went.
+    #[inline]
     pub(crate) fn forget(&self, items: u64, bytes: u64) {
         self.items.fetch_sub(items, edge::statistic());
         self.bytes.fetch_sub(bytes, edge::statistic());
@@ -240,6 +247,7 @@ impl Era {
         self.limbo.iter().flatten().chain(&self.waiting).filter_map(Limbo::since).min()
     }
 
+    #[inline]
     pub(crate) fn state(&self) -> State {
         // Ordering [see_state]: Acquire; pairs with Release in `change`, however many changes lie in
         // between, for all are exchanges.

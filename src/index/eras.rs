@@ -26,7 +26,7 @@
 use super::era::{Era, Sort, State};
 use super::limbo::Limbo;
 use super::section::{Counted, Section};
-use super::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
 use crate::sync::{
     AtomicPtr, AtomicU64, AtomicUsize, Statistic, coarse_nanos, const_fn, edge, filled,
     fork_generation, shard_hint,
@@ -236,17 +236,20 @@ impl Eras {
         }
     }
 
+    #[inline]
     pub(crate) fn current(&self) -> Current<'_> {
         let word = self.word();
         Current { word, era: self.named(word) }
     }
 
     /// Whether the era is still this one.
+    #[inline]
     pub(crate) fn is_current(&self, current: &Current<'_>) -> bool {
         self.word() == current.word
     }
 
     /// A tag for what the caller displaced by an exchange just before.
+    #[inline]
     pub(crate) fn tag_behind_exchange(&self) -> Tag {
         // Ordering [writer_displaces]: SeqCst; meets [reader_announces] and [scanner_looks]. Some
         // machines make it of the exchange.
@@ -262,17 +265,20 @@ impl Eras {
 
     /// A tag for what other threads displaced, and this one has taken off their lists: theirs was read before
     /// that, so this one is no older.
+    #[inline]
     pub(crate) fn tag(&self) -> Tag {
         let current = self.current();
         Tag { word: current.word, epoch: current.era.epoch_for_tag() }
     }
 
     /// The object of a tag's era.
+    #[inline]
     pub(crate) fn tagged(&self, tag: &Tag) -> &Era {
         self.named(tag.word)
     }
 
     /// Where garbage with this tag goes.
+    #[inline]
     pub(crate) fn limbo(&self, tag: &Tag, sort: Sort) -> &Limbo {
         self.named(tag.word).limbo(sort, tag.epoch)
     }
@@ -289,6 +295,7 @@ impl Eras {
 
     /// An era from `born` up to `displaced`, but not that one, that has not drained: a reader in it may
     /// hold what was born and displaced then. All of them must have ended.
+    #[inline]
     pub(crate) fn holding(&self, born: u64, displaced: u64) -> Option<(&Era, u64)> {
         self.iter().find_map(|era| match era.state() {
             State::Active(number) if (born..displaced).contains(&number) => Some((era, number)),
@@ -413,7 +420,16 @@ impl Eras {
     /// Begins an era if this process was forked since the last call.
     ///
     /// Lock-free: it goes round again if another thread decided, or the process was forked meanwhile.
+    #[inline]
     pub(crate) fn follow_fork(&self, may_allocate: bool) -> Result<(), OutOfMemory> {
+        match self.generation.load(edge::claim_generation()) == fork_generation() {
+            true => Ok(()),
+            false => self.follow(may_allocate),
+        }
+    }
+
+    #[cold]
+    fn follow(&self, may_allocate: bool) -> Result<(), OutOfMemory> {
         loop {
             let known = self.generation.load(edge::claim_generation());
             let generation = fork_generation();

@@ -6,11 +6,12 @@ use super::entry::Entry;
 use super::era::Sort;
 use super::limbo::Chain;
 use super::node::Node;
-use super::shared::Shared;
 use super::slot::Slot;
+use super::tree::Tree;
 use super::version::Version;
 use super::view::View;
-use crate::sync::{Panics, dispose, edge};
+use crate::memory::Shared;
+use crate::sync::{Panics, edge};
 
 impl<T> Drop for Index<T> {
     /// Destructors run: if one panics, the others run all the same, and then the panic goes on.
@@ -36,23 +37,20 @@ impl<T> Drop for Index<T> {
         }
         let published = self.published.load(edge::read_published());
         // SAFETY: (`Version::peek`) 1. published last.
-        if unsafe { Version::peek(published) }.is_some() {
-            // SAFETY: a version, so from `Box::into_raw` in `Index::publish`.
-            let version: Box<Version<T>> = unsafe { Box::from_raw(published) };
-            self.finish_node(&version, &version.tree.root, version.tree.height, &mut panics);
-            dispose(version);
+        if let Some(tree) = unsafe { Version::peek(published) }.map(|version| version.tree) {
+            self.finish_node(&tree, &tree.root, tree.height, &mut panics);
         }
         panics.resume();
     }
 }
 
 impl<T> Index<T> {
-    fn finish_node(&self, version: &Version<T>, slot: &Slot<T>, height: u8, panics: &mut Panics) {
-        for below in version.tree.below(slot).iter() {
+    fn finish_node(&self, tree: &Tree<T>, slot: &Slot<T>, height: u8, panics: &mut Panics) {
+        for below in tree.below(slot).iter() {
             if height == 0 {
                 panics.contain(|| finish_entry(below.entry()));
             } else {
-                self.finish_node(version, &below, height - 1, panics);
+                self.finish_node(tree, &below, height - 1, panics);
             }
         }
         // SAFETY: (`Node::discard`) 1. nobody else has it, and the slots were gone through.

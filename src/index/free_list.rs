@@ -6,7 +6,7 @@
 //! when they lie at the end of its heap: a write then costs ten times as much, in page faults). So
 //! a map keeps a few, and gives them back when it is asked to reclaim.
 
-use super::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
 use crate::sync::{AtomicPtr, FREE_PER_SIZE, const_fn, dispose_memory, edge, filled};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -45,6 +45,7 @@ impl FreeList {
     }
 
     /// The places for blocks of this (rounded) layout.
+    #[inline]
     fn places(&self, layout: Layout) -> &[AtomicPtr<u8>] {
         let size = layout.size().checked_sub(SMALL + 1).map(|size| size / GRAIN);
         size.and_then(|size| self.blocks.get(size)).map_or(&[], |places| places)
@@ -53,6 +54,7 @@ impl FreeList {
     /// A block with this layout, which is rounded: a free one, or a new one.
     ///
     /// Wait-free, except the allocator.
+    #[inline]
     pub(crate) fn allocate(&self, layout: Layout) -> Result<NonNull<u8>, OutOfMemory> {
         for place in self.places(layout) {
             // Only who sees a block takes it: most places are empty most of the time.
@@ -80,6 +82,7 @@ impl FreeList {
     /// # Safety
     ///
     /// 1. It was allocated with this layout, which is rounded, and nobody uses it any more.
+    #[inline]
     pub(crate) unsafe fn free(&self, block: *mut u8, layout: Layout) {
         for place in self.places(layout) {
             // Ordering [put_block]: Release; pairs with Acquire in `allocate`.

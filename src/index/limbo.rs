@@ -1,7 +1,7 @@
 #![expect(unsafe_code, reason = "links garbage through itself")]
 //! Garbage: what was displaced or removed, and waits until no reader can hold it.
 //!
-//! Versions, nodes, entries and views each carry a [`Garbage`] header. Garbage is linked through
+//! Nodes, entries and views each carry a [`Garbage`] header. Garbage is linked through
 //! that header, so retiring allocates nothing and cannot fail. A [`Chain`] belongs to one thread; a
 //! [`Limbo`] list is shared, and is only ever emptied whole (Treiber's stack without a single pop), so
 //! an address cannot come back while a thread compares it.
@@ -12,7 +12,6 @@ use core::ptr;
 /// What carries a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Version,
     Node,
     Entry,
     View,
@@ -40,6 +39,7 @@ impl Garbage {
     }
 
     /// The era it was born in: no reader that entered in an earlier era can hold it.
+    #[inline]
     pub(crate) fn born(&self) -> u64 {
         self.origin.load(edge::statistic()) >> 2
     }
@@ -50,11 +50,11 @@ impl Garbage {
         self.origin.store(born << 2 | kind, edge::statistic());
     }
 
+    #[inline]
     pub(crate) fn kind(&self) -> Kind {
         match self.origin.load(edge::statistic()) & 3 {
-            0 => Kind::Version,
-            1 => Kind::Node,
-            2 => Kind::Entry,
+            0 => Kind::Node,
+            1 => Kind::Entry,
             _ => Kind::View,
         }
     }
@@ -87,6 +87,7 @@ impl Chain {
     /// # Safety
     ///
     /// 1. It stays alive until the chain gives it back, and is in no other chain or list.
+    #[inline]
     pub(crate) unsafe fn push(&mut self, garbage: *mut Garbage) {
         // SAFETY: by 1. alive.
         unsafe { &*garbage }.next.store(self.first, edge::below());
@@ -97,6 +98,7 @@ impl Chain {
     }
 
     /// Takes the first one out.
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<*mut Garbage> {
         // SAFETY: null or alive, by `push`.
         let next = unsafe { self.first.as_ref() }?.next.load(edge::below());
@@ -119,6 +121,7 @@ impl Chain {
     }
 
     /// Constant time, or O(n) for what was taken off a list.
+    #[inline]
     fn last(&self) -> Option<*mut Garbage> {
         if !self.last.is_null() {
             return Some(self.last);
@@ -160,6 +163,7 @@ impl Limbo {
     }
 
     /// Puts a chain on the list. Lock-free.
+    #[inline]
     pub(crate) fn push(&self, chain: Chain) {
         let Some(last) = chain.last() else { return };
         let mut top = self.top.load(edge::lost());
@@ -181,6 +185,7 @@ impl Limbo {
     }
 
     /// Takes all of it. Wait-free.
+    #[inline]
     pub(crate) fn take(&self) -> Chain {
         if self.is_empty() {
             return Chain::empty();

@@ -2,15 +2,15 @@
 //! The concurrent index: immutable versions, one of which is published.
 //!
 //! ```text
-//!   published ----> version: root ----> nodes ----> leaves ----> entries: state, value
-//!                                      (shared by versions)
+//!   published ----> root, with the version ----> nodes ----> leaves ----> entries: state, value
+//!                                      (nodes are shared by versions)
 //!   displaced ----> limbo lists, by epoch ----> freed, when no reader is left
 //! ```
 //!
 //! - **Handlers** read `published` inside a section ([`section`]): nothing is counted for what they
 //!   read, nothing is freed, nobody is waited for.
 //! - **Writers** enter a section, build the successor of the published version ([`edit`]), and exchange
-//!   the pointer: that is the write. The writer that displaced a version retires it, with the nodes and
+//!   the pointer: that is the write. The writer that displaced a version retires the nodes and
 //!   entries that its successor lacks ([`limbo`]).
 //! - **Removal** is a flag in the entry ([`entry`]). Lookups look at it; the slot goes when its leaf
 //!   is rewritten, by a later write or by compaction ([`compact`]).
@@ -19,10 +19,9 @@
 //! [`reclaim`] frees what no reader can hold ([`era`]); a thread that stalls holds back a bounded part of it
 //! ([`eras`]).
 //!
-//! This directory imports nothing but `crate::sync`, so that the model package compiles the same
-//! files over loom.
+//! This directory imports nothing but `crate::sync`, `crate::memory` and `crate::address_range`. So the
+//! model package compiles the same files over loom.
 
-pub(crate) mod address_range;
 mod compact;
 mod cut;
 mod difference;
@@ -40,32 +39,30 @@ pub(crate) mod retired;
 mod search;
 pub(crate) mod search_plan;
 pub(crate) mod section;
-pub(crate) mod shared;
 pub(crate) mod slot;
 mod splice;
 pub(crate) mod tree;
-pub(crate) mod try_box;
 pub(crate) mod version;
 pub(crate) mod view;
 
+use crate::address_range::{CodeRange, Pc};
+use crate::memory::OutOfMemory;
+use crate::memory::{Block, Shared};
 use crate::sync::{
     AtomicPtr, AtomicU64, ERA_RANGES, REBASE_FROM, SLOTS_PER_COMPACTION, Statistic,
     TOMBSTONES_LEFT, const_fn, edge, publication_barrier, unique_number,
 };
-use address_range::{CodeRange, Pc};
 use core::ptr;
 use edit::{BATCH, Change, Edit, WRITE};
 use entry::Item;
 use eras::Eras;
 use free_list::FreeList;
 use limbo::Limbo;
-use node::Maker;
+use node::{Maker, Node};
 use retired::Retired;
 use section::Section;
-use shared::{Block, Shared};
 use slot::Slot;
 use tree::Tree;
-use try_box::OutOfMemory;
 use version::Version;
 use view::View;
 
@@ -96,7 +93,7 @@ pub(crate) struct MapId(u64);
 #[repr(C, align(128))] // what a lookup reads first, the epoch included, stands on one cache line
 pub(crate) struct Index<T> {
     /// What handlers read: see [`Version::empty`] for when there is nothing.
-    published: AtomicPtr<Version<T>>,
+    published: AtomicPtr<Node<T>>,
     pub(crate) eras: Eras,
     /// How many entries were removed so far, and how many of them were left out of a version.
     removals: AtomicU64,
@@ -117,7 +114,7 @@ pub(crate) struct Index<T> {
 /// A section, and the version that was published when it was entered.
 pub(crate) struct Reading<'a, T> {
     section: Section<'a>,
-    raw: *mut Version<T>,
+    raw: *mut Node<T>,
 }
 
 impl<T> Reading<'_, T> {
@@ -233,7 +230,7 @@ impl<T> Index<T> {
         let mut is_large = slots.len() >= REBASE_FROM;
         let mut edit = self.edit(&reading, mark(is_large, &reading));
         edit.apply(change)?;
-        while !self.publish(&reading, &mut edit)? {
+        while !self.publish(&reading, &mut edit) {
             let newer = self.enter();
             if is_large {
                 edit.rebase(&reading.tree(), &newer.tree())?;
@@ -247,7 +244,7 @@ impl<T> Index<T> {
             reading = newer;
         }
         let published = Published { sequence: reading.sequence() + 1, entries: edit.tree.entries };
-        self.retire_displaced(reading, edit);
+        self.retire_displaced(reading, &edit);
         Ok(published)
     }
 
@@ -259,16 +256,15 @@ impl<T> Index<T> {
 
     /// Publishes the tree of `edit` in the place of what was read, unless another thread published first;
     /// says whether it did. Then the caller goes on with [`Index::retire_displaced`].
-    fn publish(
-        &self,
-        reading: &Reading<'_, T>,
-        edit: &mut Edit<'_, T>,
-    ) -> Result<bool, OutOfMemory> {
+    fn publish(&self, reading: &Reading<'_, T>, edit: &mut Edit<'_, T>) -> bool {
         let sequence = reading.sequence() + 1;
-        let is_empty = edit.tree.root.is_nothing();
-        let version = match is_empty {
+        let root = match edit.tree.root.is_nothing() {
             true => Version::empty(sequence),
-            false => Box::into_raw(Version::try_new(edit.tree, sequence, reading.section.era())?),
+            false => {
+                // SAFETY: (`Node::begin_version`) 1. the root is always of the edit's own making.
+                unsafe { Node::begin_version(edit.tree, sequence) };
+                edit.tree.root.node()
+            }
         };
         // Before the exchange: a thread that stops behind that does not make others look for tombstones which
         // are not there.
@@ -282,17 +278,13 @@ impl<T> Index<T> {
         //   failed:   another thread published.
         // The old version was published in this section, so its address is not that of another.
         let published =
-            self.published.compare_exchange(reading.raw, version, edge::publish(), edge::lost());
+            self.published.compare_exchange(reading.raw, root, edge::publish(), edge::lost());
         if published.is_ok() {
             edit.keep();
-            return Ok(true);
+            return true;
         }
         self.omissions.fetch_sub(omitted, edge::statistic());
-        if !is_empty {
-            // SAFETY: from `Box::into_raw` above, and handed to nobody.
-            drop(unsafe { Box::from_raw(version) });
-        }
-        Ok(false)
+        false
     }
 
     /// Makes an entry invisible, at once and for all lookups. What the map holds of it comes back, to be
@@ -410,7 +402,7 @@ impl<T> Index<T> {
         let Some(version) = reading.version() else { return (0, 0, 0) };
         let tree = &version.tree;
         let header = size_of::<entry::Entry<T>>() - size_of::<T>();
-        let bytes = size_of::<Version<T>>() + tree.bytes + tree.entries * header;
+        let bytes = tree.bytes + tree.entries * header;
         let tombstones = (self.tombstones() as usize).min(tree.entries);
         (tree.entries - tombstones, tombstones, bytes)
     }

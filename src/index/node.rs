@@ -7,6 +7,8 @@
 //! above                header | table | (start, node, plan of that node) …
 //! ```
 //!
+//! The header of a root has the version that it is the root of.
+//!
 //! A node belongs to the versions that show it, and to no snapshot: the write that displaces the last of
 //! these versions retires it. So nodes are shared without counts.
 
@@ -14,9 +16,11 @@ use super::free_list::{self, FreeList, rounded};
 use super::limbo::{Garbage, Kind};
 use super::search_plan::{MOST_BUCKETS, SearchPlan, Splice};
 use super::slot::{Packed, Slot, Slots};
-use super::try_box::OutOfMemory;
+use super::tree::Tree;
+use super::version::Version;
+use crate::memory::OutOfMemory;
 use crate::sync::{LEAF_SLOTS, Liveness, NODE_SLOTS, SmallVec, edge};
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, offset_of};
 use core::ptr;
 use core::slice;
 use std::alloc::Layout;
@@ -44,9 +48,8 @@ const fn slots_bytes<T>(plan: SearchPlan) -> usize {
 /// The header of a node; table and slots follow it in the same block.
 #[repr(C)]
 pub(crate) struct Node<T> {
+    pub(super) version: Version<T>,
     garbage: Garbage,
-    /// As [`SearchPlan::short`] has it.
-    plan: u32,
     pub(super) life: Liveness,
     slots: [Slot<T>; 0],
 }
@@ -185,10 +188,11 @@ impl<T> Node<T> {
             place = unsafe { place.add(run.len()) };
         }
         let garbage = Garbage::new(Kind::Node, maker.born, maker.mark);
-        let header = Self { garbage, plan: plan.short(), life: Liveness::new(), slots: [] };
+        let slot = Slot::of_node(base, node, plan);
+        let version = Version { tree: Tree { root: slot, ..Tree::empty() }, sequence: 0 };
         // SAFETY: fresh memory, aligned by the layout, for a header.
-        unsafe { node.write(header) };
-        Ok(Slot::of_node(base, node, plan))
+        unsafe { node.write(Self { version, garbage, life: Liveness::new(), slots: [] }) };
+        Ok(slot)
     }
 
     fn layout(plan: SearchPlan) -> Layout {
@@ -216,12 +220,22 @@ impl<T> Node<T> {
 
     /// Its header.
     pub(crate) fn garbage(node: *mut Self) -> *mut Garbage {
-        node.cast()
+        node.wrapping_byte_add(offset_of!(Self, garbage)).cast()
     }
 
     /// The node of a header of kind [`Kind::Node`].
     pub(crate) fn of_garbage(garbage: *mut Garbage) -> *mut Self {
-        garbage.cast()
+        garbage.wrapping_byte_sub(offset_of!(Self, garbage)).cast()
+    }
+
+    /// Makes the root of `tree` that of a version.
+    ///
+    /// # Safety
+    ///
+    /// 1. It was made by the caller's write, and is not published.
+    pub(crate) unsafe fn begin_version(tree: Tree<T>, sequence: u64) {
+        // SAFETY: by 1. alive, and nobody else has it.
+        unsafe { (*tree.root.node()).version = Version { tree, sequence } };
     }
 
     /// Whether it was made by the write with this mark.
@@ -241,21 +255,22 @@ impl<T> Node<T> {
     /// 1. It is alive.
     pub(crate) unsafe fn size(node: *mut Self) -> usize {
         // SAFETY: by 1.
-        Self::bytes(SearchPlan::from_short(unsafe { &*node }.plan))
+        Self::bytes(unsafe { &*node }.version.tree.root.plan())
     }
 
-    /// Frees a node, and nothing that it points at.
+    /// Frees a node, and nothing that it points at; says how much that was, in bytes.
     ///
     /// # Safety
     ///
     /// 1. Nobody else has it.
-    pub(crate) unsafe fn discard(node: *mut Self, free_list: &FreeList) {
+    pub(crate) unsafe fn discard(node: *mut Self, free_list: &FreeList) -> usize {
         // SAFETY: by 1. alive.
         let header = unsafe { &*node };
         header.life.end();
-        let layout = Self::layout(SearchPlan::from_short(header.plan));
+        let layout = Self::layout(header.version.tree.root.plan());
         // SAFETY: (`FreeList::free`) 1. by 1., allocated by `build` with that layout. A header drops
         // nothing.
         unsafe { free_list.free(node.cast(), layout) };
+        layout.size()
     }
 }

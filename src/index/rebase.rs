@@ -11,7 +11,7 @@ use super::difference::between;
 use super::edit::{Change, Edit, push};
 use super::slot::Slot;
 use super::tree::Tree;
-use super::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
 use crate::sync::SmallVec;
 
 impl<T> Edit<'_, T> {

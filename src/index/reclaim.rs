@@ -18,13 +18,12 @@ use super::era::{Era, Sort, State};
 use super::eras::Current;
 use super::limbo::{Chain, Garbage, Kind};
 use super::node::Node;
-use super::shared::{Block, Shared};
-use super::version::Version;
 use super::view::View;
 use super::{Index, Reading};
+use crate::memory::{Block, Shared};
 use crate::sync::{
     ENDED_PER_TEND, ERA_BYTES, OPERATIONS_PER_TEND, Panics, RECLAIM_ADVANCES, RECLAIM_PATIENCE,
-    dispose, edge, unless_destroying,
+    edge, unless_destroying,
 };
 use core::ptr;
 
@@ -50,11 +49,10 @@ pub(crate) struct Held {
 }
 
 impl<T> Index<T> {
-    /// Retires the version that was read, and what its successor lacks: this thread has displaced it just
+    /// Retires what the version that was read has and its successor lacks: this thread has displaced it just
     /// before, by publishing the tree of `edit`.
-    pub(super) fn retire_displaced(&self, reading: Reading<'_, T>, edit: Edit<'_, T>) {
-        let displaced = reading.raw;
-        // (Nobody else frees it.)
+    pub(super) fn retire_displaced(&self, reading: Reading<'_, T>, edit: &Edit<'_, T>) {
+        // (Nobody else frees what it displaced.)
         drop(reading);
         let mut chain = Chain::empty();
         let (mut items, mut bytes) = (0, 0);
@@ -63,10 +61,6 @@ impl<T> Index<T> {
             unsafe { chain.push(garbage) };
             (items, bytes) = (items + 1, bytes + size as u64);
         };
-        // SAFETY: (`Version::peek`) 1. not retired yet.
-        if unsafe { Version::peek(displaced) }.is_some() {
-            add(Version::garbage(displaced), size_of::<Version<T>>());
-        }
         for node in edit.replaced.iter() {
             // SAFETY: (`Node::size`) 1. not retired yet.
             add(Node::garbage(node), unsafe { Node::size(node) });
@@ -221,12 +215,13 @@ impl<T> Index<T> {
                 }
                 free_to_go = Some(lived);
             }
-            let (count, size) = self.weight(sort, garbage);
-            (items, bytes) = (items + count, bytes + size);
             if sort == Sort::Memory {
                 // SAFETY: (`free`) 1. no reader can hold it: see `eras`.
-                unsafe { self.free(garbage) };
+                let size = unsafe { self.free(garbage) };
+                (items, bytes) = (items + 1, bytes + size as u64);
             } else {
+                let (count, size) = self.weight(sort, garbage);
+                (items, bytes) = (items + count, bytes + size);
                 // SAFETY: (`Chain::push`) 1. popped above.
                 unsafe { due.push(garbage) };
             }
@@ -261,7 +256,6 @@ impl<T> Index<T> {
     pub(super) fn weight(&self, sort: Sort, garbage: *mut Garbage) -> (u64, u64) {
         // SAFETY: callers have it in their hands.
         let size = match unsafe { &*garbage }.kind() {
-            Kind::Version => size_of::<Version<T>>(),
             // SAFETY: (`Node::size`) 1. as above.
             Kind::Node => unsafe { Node::<T>::size(Node::of_garbage(garbage)) },
             Kind::Entry if sort == Sort::Values => return (0, 0),
@@ -275,27 +269,21 @@ impl<T> Index<T> {
         (1, size as u64)
     }
 
-    /// Frees memory.
+    /// Frees memory; says how much that was, in bytes.
     ///
     /// # Safety
     ///
     /// 1. It is memory of this index (not a view), the caller's, and no reader can hold it.
-    pub(super) unsafe fn free(&self, garbage: *mut Garbage) {
+    pub(super) unsafe fn free(&self, garbage: *mut Garbage) -> usize {
         // SAFETY: by 1. alive.
         match unsafe { &*garbage }.kind() {
-            Kind::Version => {
-                // SAFETY: from `Box::into_raw` in `Index::publish`; by 1. the only pointer to it.
-                let version = unsafe { Box::from_raw(Version::<T>::of_garbage(garbage)) };
-                version.life.end();
-                dispose(version);
-            }
             // SAFETY: (`Node::discard`) 1. by 1.
-            Kind::Node => unsafe {
-                Node::<T>::discard(Node::of_garbage(garbage), &self.free_list);
-            },
-            // SAFETY: (`Entry::make_unreachable`) 1. by 1.; its block is retired once.
-            Kind::Entry => unsafe { Entry::<T>::make_unreachable(Entry::of_garbage(garbage)) },
-            Kind::View => debug_assert!(false, "views are values"),
+            Kind::Node => unsafe { Node::<T>::discard(Node::of_garbage(garbage), &self.free_list) },
+            Kind::Entry | Kind::View => {
+                // SAFETY: (`Entry::make_unreachable`) 1. by 1. an entry, whose block is retired once.
+                unsafe { Entry::<T>::make_unreachable(Entry::of_garbage(garbage)) };
+                size_of::<Entry<T>>()
+            }
         }
     }
 

@@ -104,6 +104,7 @@ impl SearchPlan {
 
     /// The same table for one slot more or less, if it is of a fitting size and has buckets of the same
     /// size still; its steps are to be found.
+    #[inline]
     fn resized(self, len: usize, height: u8, span: usize) -> Option<Self> {
         let sizes = 2 * len..=len * Fineness::at(height).bytes;
         let fits = len > WITHOUT_TABLE && sizes.contains(&self.buckets());
@@ -112,18 +113,9 @@ impl SearchPlan {
     }
 
     const fn pack(size: u32, len: usize, is_packed: bool) -> Self {
-        Self::from_short(size << 10 | (len as u32) << 14 | (is_packed as u32) << 24)
-    }
-
-    /// All that a node keeps of it.
-    pub(crate) const fn short(self) -> u32 {
-        self.0 as u32
-    }
-
-    pub(crate) const fn from_short(short: u32) -> Self {
         // A table of 2^0 would be no table at all.
-        let buckets = (1 << (short >> 10 & 15)) & !1_u64;
-        Self(buckets << 32 | short as u64)
+        let buckets = (1 << size) & !1_u64;
+        Self(buckets << 32 | (is_packed as u64) << 24 | (len as u64) << 14 | (size as u64) << 10)
     }
 
     /// With buckets that cover this span.
@@ -222,6 +214,7 @@ impl SearchPlan {
 
     /// The plan of a node that differs from one with this plan and `table`, whose slots start at
     /// these distances, by one slot, and now has `len` that span `span`; `None` if too much differs.
+    #[inline]
     pub(crate) fn spliced(
         self,
         table: &[u8],
@@ -271,6 +264,7 @@ impl SearchPlan {
 
     /// How far it is, in slots, from where the table of a node with this plan tells to begin in a
     /// bucket to the last slot that starts in it.
+    #[inline]
     fn way(self, table: &[u8], distance: impl Fn(usize) -> usize, bucket: usize) -> usize {
         let first = table.get(bucket).map_or(0, |&first| usize::from(first));
         let last = table.get(bucket + 1).map_or(self.len() - 1, |&next| {
@@ -295,12 +289,13 @@ impl SearchPlan {
 
     /// Fills the table of a node with this plan, which [`SearchPlan::spliced`] gave, from that other
     /// node's: all of it, for it has the same size.
+    #[inline]
     pub(crate) fn refill(self, old: &[u8], splice: &Splice, table: &mut [MaybeUninit<u8>]) {
         // From the first bucket on that starts at or behind the slot, all slots are one further on.
         let (start, further) = match *splice {
             Splice { old: None, new: Some(new), .. } => (new, 1),
             Splice { old: Some(gone), new: None, .. } => (gone, u8::MAX), // wrapping: one less
-            _ => (0, 0),
+            _ => (usize::MAX, 0),
         };
         let from = self.first_bucket_from(start).min(old.len());
         let (same, other) = old.split_at(from);

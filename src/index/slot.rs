@@ -5,10 +5,10 @@
 //! runs, two will do: offsets from the leaf's start have 32 bits. That is a third less to copy for a
 //! write, and fewer cache lines for a lookup. A leaf that spans more is stored as it is.
 
-use super::address_range::CodeRange;
 use super::entry::{Entry, Item};
 use super::node::Node;
 use super::search_plan::SearchPlan;
+use crate::address_range::CodeRange;
 use core::marker::PhantomData;
 use core::ptr;
 
@@ -211,10 +211,6 @@ impl<'a, T> Slots<'a, T> {
 
     pub(crate) fn split_first(self) -> Option<(Slot<T>, Self)> {
         Some((self.first()?, self.split_at(1).1))
-    }
-
-    pub(crate) fn split_last(self) -> Option<(Slot<T>, Self)> {
-        Some((self.last()?, self.split_at(self.len() - 1).0))
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = Slot<T>> + 'a {

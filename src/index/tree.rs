@@ -16,7 +16,6 @@
 //! round of seven where they are not, and never more than five halvings before that. The tests hold it
 //! to that (`most_levels`, `most_probes`).
 
-use super::address_range::{CodeRange, Pc};
 use super::entry::Entry;
 use super::node::fewest_slots;
 #[cfg(test)]
@@ -24,6 +23,7 @@ use super::node::most_slots;
 #[cfg(test)]
 use super::search_plan::SearchPlan;
 use super::slot::{Slot, Slots};
+use crate::address_range::{CodeRange, Pc};
 
 /// Sorted ranges with their entries. It owns nothing: see `node`.
 #[repr(C)] // what a lookup reads comes first
@@ -52,14 +52,6 @@ impl<T> Clone for Tree<T> {
 }
 
 impl<T> Copy for Tree<T> {}
-
-impl<T> Clone for Found<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Found<'_, T> {}
 
 impl<T> Tree<T> {
     pub(crate) const fn empty() -> Self {
@@ -193,14 +185,14 @@ impl<T> Tree<T> {
         self.found(slot).is_some_and(|found| found.entry.is_removed())
     }
 
-    /// All ranges that start in `from..to`, in address order.
-    pub(crate) fn iter_between(&self, from: usize, to: usize) -> Iter<'_, T> {
-        Iter { tree: self, from, to, front: Slots::NONE, back: Slots::NONE }
+    /// All ranges that start at `from` or behind, in address order.
+    pub(crate) fn iter_from(&self, from: usize) -> Iter<'_, T> {
+        Iter { tree: self, from, leaf: Slots::NONE }
     }
 
     /// All ranges, in address order.
     pub(crate) fn iter(&self) -> Iter<'_, T> {
-        self.iter_between(0, usize::MAX)
+        self.iter_from(0)
     }
 
     /// How many levels an index of `n` ranges has at most.
@@ -227,52 +219,26 @@ impl<T> Tree<T> {
     }
 }
 
-/// The ranges of a tree that start between two addresses, in address order.
+/// The ranges of a tree from an address on, in address order.
 ///
 /// Constant time a step, amortised: O(log n) once per leaf.
 pub(crate) struct Iter<'a, T> {
     tree: &'a Tree<T>,
-    /// What is left: ranges that start here or behind,
+    /// What is left starts here or behind.
     from: usize,
-    /// and before here.
-    to: usize,
-    /// What is known of it, at the front and at the back. (Each may reach past the other's bound.)
-    front: Slots<'a, T>,
-    back: Slots<'a, T>,
-}
-
-impl<T> Clone for Iter<'_, T> {
-    fn clone(&self) -> Self {
-        Self { ..*self }
-    }
+    /// What is known of it: the rest of a leaf.
+    leaf: Slots<'a, T>,
 }
 
 impl<'a, T> Iterator for Iter<'a, T> {
     type Item = Found<'a, T>;
 
     fn next(&mut self) -> Option<Found<'a, T>> {
-        if self.front.is_empty() {
-            self.front = self.tree.leaf_from(self.from);
+        if self.leaf.is_empty() {
+            self.leaf = self.tree.leaf_from(self.from);
         }
-        let (slot, rest) = self.front.split_first()?;
-        if slot.start() >= self.to {
-            return None;
-        }
-        (self.front, self.from) = (rest, slot.start().saturating_add(1));
-        self.tree.found(&slot)
-    }
-}
-
-impl<T> DoubleEndedIterator for Iter<'_, T> {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        if self.back.is_empty() {
-            self.back = self.tree.leaf_before(self.to);
-        }
-        let (slot, rest) = self.back.split_last()?;
-        if slot.start() < self.from {
-            return None;
-        }
-        (self.back, self.to) = (rest, slot.start());
+        let (slot, rest) = self.leaf.split_first()?;
+        (self.leaf, self.from) = (rest, slot.start().saturating_add(1));
         self.tree.found(&slot)
     }
 }

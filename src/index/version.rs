@@ -1,37 +1,27 @@
 #![expect(unsafe_code, reason = "follows the published pointer")]
 //! One version of the map: a tree that does not change any more, and its number.
+//!
+//! A version stands in the header of its root node. So a write makes one block less, and a lookup
+//! follows one pointer less.
 
-use super::limbo::{Garbage, Kind};
+use super::node::Node;
 use super::tree::Tree;
-use super::try_box::{OutOfMemory, try_box_with};
-use crate::sync::Liveness;
-use core::mem::offset_of;
 use core::ptr;
 
-/// What the published pointer leads to.
+/// What the published pointer leads to, in a node.
 #[repr(C)] // what a lookup reads comes first
 pub(crate) struct Version<T> {
+    /// Its root is the node that this is in. (A node that is not the root of a version has no more than
+    /// that here.)
     pub(crate) tree: Tree<T>,
     /// How many versions came before and with it.
     pub(crate) sequence: u64,
-    pub(super) life: Liveness,
-    garbage: Garbage,
 }
 
 impl<T> Version<T> {
-    /// A version that is born in this era.
-    pub(crate) fn try_new(
-        tree: Tree<T>,
-        sequence: u64,
-        born: u64,
-    ) -> Result<Box<Self>, OutOfMemory> {
-        let garbage = Garbage::new(Kind::Version, born, 0);
-        try_box_with(|| Self { tree, sequence, life: Liveness::new(), garbage })
-    }
-
     /// Stands for a version without ranges, so that an empty map takes no memory: a pointer to nothing, which
     /// carries the number.
-    pub(super) const fn empty(sequence: u64) -> *mut Self {
+    pub(super) const fn empty(sequence: u64) -> *mut Node<T> {
         ptr::without_provenance_mut((sequence as usize) << 1 | 1)
     }
 
@@ -41,16 +31,16 @@ impl<T> Version<T> {
     ///
     /// # Safety
     ///
-    /// 1. `raw` is from `empty`, or a version that is alive throughout `'a`.
+    /// 1. `raw` is from `empty`, or the root of a version that is alive throughout `'a`.
     #[inline(always)]
-    pub(super) unsafe fn peek<'a>(raw: *mut Self) -> Option<&'a Self> {
+    pub(super) unsafe fn peek<'a>(raw: *mut Node<T>) -> Option<&'a Self> {
         if raw.addr() & 1 != 0 {
             return None;
         }
         // SAFETY: by 1. alive.
-        let version = unsafe { &*raw };
-        version.life.read();
-        Some(version)
+        let root = unsafe { &*raw };
+        root.life.read();
+        Some(&root.version)
     }
 
     /// The number of such a version or stand-in.
@@ -58,18 +48,8 @@ impl<T> Version<T> {
     /// # Safety
     ///
     /// 1. As for `peek`.
-    pub(super) unsafe fn sequence_of(raw: *mut Self) -> u64 {
+    pub(super) unsafe fn sequence_of(raw: *mut Node<T>) -> u64 {
         // SAFETY: (`Version::peek`) 1. by 1.
         unsafe { Self::peek(raw) }.map_or((raw.addr() >> 1) as u64, |version| version.sequence)
-    }
-
-    /// Its header.
-    pub(crate) fn garbage(version: *mut Self) -> *mut Garbage {
-        version.wrapping_byte_add(offset_of!(Self, garbage)).cast()
-    }
-
-    /// The version of a header of kind [`Kind::Version`].
-    pub(crate) fn of_garbage(garbage: *mut Garbage) -> *mut Self {
-        garbage.wrapping_byte_sub(offset_of!(Self, garbage)).cast()
     }
 }

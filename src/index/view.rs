@@ -5,13 +5,13 @@
 //! It shares nothing with the versions, so nodes need no counts, and the owner of a snapshot keeps values
 //! and no nodes.
 
-use super::address_range::CodeRange;
 use super::entry::Entry;
 use super::limbo::{Garbage, Kind};
-use super::shared::{Block, Shared};
 use super::slot::Slot;
-use super::try_box::OutOfMemory;
 use super::version::Version;
+use crate::address_range::CodeRange;
+use crate::memory::OutOfMemory;
+use crate::memory::{Block, Shared};
 use crate::sync::Panics;
 use core::mem::offset_of;
 

@@ -10,12 +10,12 @@
 //!
 //! The format is that of `tools/perf/Documentation/jitdump-specification.txt` in Linux.
 
-use super::{create, name};
+use super::own_file::{Existing, OwnFile};
+use super::{PerfError, name};
 use crate::registry::CodeTables;
 use crate::sys::perf::{Marker, monotonic_nanos, thread_id};
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 const MAGIC: u32 = 0x4a69_5444;
 const VERSION: u32 = 1;
@@ -49,75 +49,132 @@ const MACHINE: u32 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
 /// ```
 #[derive(Debug)]
 pub struct JitDump {
-    to: BufWriter<File>,
+    to: OwnFile,
     /// Functions so far: each has a number.
     loaded: u64,
+    /// Functions that were not written.
+    missing: u64,
     _marker: Marker,
 }
 
 impl JitDump {
-    /// Makes `jit-<pid>.dump` in this folder; gives its path, too. An older file of that name goes, and is
-    /// not written to.
+    /// Makes `jit-<pid>.dump` in this folder; gives its path, too. What a process that is gone has left, and a
+    /// link, are replaced.
     ///
     /// # Errors
     ///
-    /// What the system says (a file of another user cannot be replaced in `/tmp`); it has to let the file be mapped as code.
+    /// What the system says (a file of another user cannot be replaced in `/tmp`); it has to let the file be
+    /// mapped as code. `AlreadyExists` if this process has written a dump there, with pcmap or another JIT: the
+    /// format has one writer.
     pub fn create(folder: &Path) -> io::Result<(Self, PathBuf)> {
         let path = folder.join(format!("jit-{}.dump", std::process::id()));
-        let mut to = BufWriter::new(create(&path)?);
-        for word in [MAGIC, VERSION, HEADER, MACHINE, 0, std::process::id()] {
-            to.write_all(&word.to_ne_bytes())?;
+        let mut to = OwnFile::open(&path, Existing::Refuse)?;
+        match Self::begin(&mut to) {
+            Ok(marker) => Ok((Self { to, loaded: 0, missing: 0, _marker: marker }, path)),
+            Err(error) => {
+                // What is there is no dump. That it stays, as an empty file, would be the lesser error.
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
         }
-        to.write_all(&monotonic_nanos().to_ne_bytes())?;
-        to.write_all(&0_u64.to_ne_bytes())?;
-        to.flush()?;
-        let marker = Marker::map(to.get_ref())?;
-        Ok((Self { to, loaded: 0, _marker: marker }, path))
+    }
+
+    /// Writes the header, and maps it.
+    fn begin(to: &mut OwnFile) -> io::Result<Marker> {
+        let mut header = Vec::new();
+        for word in [MAGIC, VERSION, HEADER, MACHINE, 0, std::process::id()] {
+            header.extend(word.to_ne_bytes());
+        }
+        header.extend(monotonic_nanos().to_ne_bytes());
+        header.extend(0_u64.to_ne_bytes());
+        write_all(to, &header, &[header.len()]).1?;
+        Marker::map(&to.file)
     }
 
     /// Writes all functions of a text that starts at this absolute address down, and makes sure that
-    /// they are written. O(text).
+    /// they are written. O(text), in time and memory.
     ///
     /// # Errors
     ///
-    /// What the system says; or the tables are not those of the text.
-    pub fn load(&mut self, start: usize, text: &[u8], tables: &CodeTables) -> io::Result<()> {
-        for function in tables.functions() {
+    /// - [`PerfError::AnotherText`], [`PerfError::TooLong`]: nothing was written.
+    /// - [`PerfError::OtherProcess`]: the process was forked since the file was made. Nothing was written.
+    /// - [`PerfError::System`]: what the system says. What was written are whole functions.
+    /// - [`PerfError::Missing`]: all was written, but earlier calls had failed.
+    pub fn load(
+        &mut self,
+        start: usize,
+        text: &[u8],
+        tables: &CodeTables,
+    ) -> Result<(), PerfError> {
+        self.to.check_process()?;
+        let (mut records, mut ends) = (Vec::new(), Vec::new());
+        for (number, function) in (self.loaded..).zip(tables.functions()) {
             let range = function.range;
             let code = text.get(range.start().get() as usize..range.end().get() as usize);
-            let code = code.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+            let code = code.ok_or(PerfError::AnotherText { range, text_len: text.len() })?;
             let at = start.wrapping_add(range.start().get() as usize) as u64;
             let name = name(&function);
             let size = PREFIX + LOAD_FIELDS + name.len() + 1 + code.len();
-            self.begin(LOAD, size)?;
+            let size = u32::try_from(size).map_err(|_| PerfError::TooLong { range })?;
+            begin_record(&mut records, LOAD, size);
             for word in [std::process::id(), thread_id()] {
-                self.to.write_all(&word.to_ne_bytes())?;
+                records.extend(word.to_ne_bytes());
             }
-            for word in [at, at, code.len() as u64, self.loaded] {
-                self.to.write_all(&word.to_ne_bytes())?;
+            for word in [at, at, code.len() as u64, number] {
+                records.extend(word.to_ne_bytes());
             }
-            self.to.write_all(name.as_bytes())?;
-            self.to.write_all(&[0])?;
-            self.to.write_all(code)?;
-            self.loaded += 1;
+            records.extend(name.as_bytes());
+            records.push(0);
+            records.extend(code);
+            ends.push(records.len());
         }
-        self.to.flush()
+        let (written, result) = write_all(&mut self.to, &records, &ends);
+        // A number that is left out does no harm.
+        self.loaded += ends.len() as u64;
+        self.missing += (ends.len() - written) as u64;
+        result?;
+        self.check_missing()
     }
 
     /// Writes down that there is no more. (A file without that is read to its end.)
     ///
     /// # Errors
     ///
-    /// What the system says.
-    pub fn close(mut self) -> io::Result<()> {
-        self.begin(CLOSE, PREFIX)?;
-        self.to.flush()
+    /// As [`JitDump::load`].
+    pub fn close(mut self) -> Result<(), PerfError> {
+        self.to.check_process()?;
+        let mut record = Vec::new();
+        begin_record(&mut record, CLOSE, PREFIX as u32);
+        write_all(&mut self.to, &record, &[record.len()]).1?;
+        self.check_missing()
     }
 
-    fn begin(&mut self, kind: u32, size: usize) -> io::Result<()> {
-        let size = u32::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?;
-        self.to.write_all(&kind.to_ne_bytes())?;
-        self.to.write_all(&size.to_ne_bytes())?;
-        self.to.write_all(&monotonic_nanos().to_ne_bytes())
+    fn check_missing(&self) -> Result<(), PerfError> {
+        match self.missing {
+            0 => Ok(()),
+            functions => Err(PerfError::Missing { functions }),
+        }
     }
+}
+
+fn begin_record(records: &mut Vec<u8>, kind: u32, size: u32) {
+    records.extend(kind.to_ne_bytes());
+    records.extend(size.to_ne_bytes());
+    records.extend(monotonic_nanos().to_ne_bytes());
+}
+
+/// Writes records that end at these places, as many as can be; gives how many.
+fn write_all(to: &mut OwnFile, records: &[u8], ends: &[usize]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < ends.len() {
+        let start = written.checked_sub(1).map_or(0, |last| ends[last]);
+        let whole = |len: usize| ends[written..].partition_point(|&end| end - start <= len);
+        let kept =
+            |len: usize| whole(len).checked_sub(1).map_or(0, |last| ends[written + last] - start);
+        match to.write_records(&records[start..], kept) {
+            Ok(len) => written += whole(len),
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
 }

@@ -34,7 +34,7 @@
 //! sentence above asks for; whoever reaches the entry has seen its publication; and each owner also
 //! holds the entry's value, whose last holder comes after all that the others did.
 
-use crate::index::address_range::CodeRange;
+use crate::address_range::CodeRange;
 use crate::index::entry::{Entry, Item};
 use crate::sync::{AtomicPtr, AtomicUsize, const_fn, edge};
 use crate::{CodeMap, Refused};

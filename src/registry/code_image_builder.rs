@@ -122,6 +122,29 @@ impl CodeImageBuilder {
         Ok(self)
     }
 
+    /// Takes memory for so many functions with names of so many bytes together, and no more.
+    #[cfg(feature = "elf")]
+    pub(super) fn reserve_functions(
+        &mut self,
+        functions: usize,
+        name_bytes: usize,
+    ) -> Result<(), ImageError> {
+        exact_room(&mut self.functions, functions)?;
+        self.names.try_reserve_exact(name_bytes).map_err(|_| ImageError::OutOfMemory)
+    }
+
+    /// Takes memory for so many traps, and no more.
+    #[cfg(feature = "elf")]
+    pub(super) fn reserve_traps(&mut self, traps: usize) -> Result<(), ImageError> {
+        exact_room(&mut self.traps, traps)
+    }
+
+    /// Takes memory for so many entries of the address map, and no more.
+    #[cfg(feature = "elf")]
+    pub(super) fn reserve_addresses(&mut self, addresses: usize) -> Result<(), ImageError> {
+        exact_room(&mut self.addresses, addresses)
+    }
+
     /// Adds a trap: the instruction at this text offset, should it fault, does so for this reason.
     ///
     /// # Errors
@@ -357,6 +380,11 @@ impl CodeImageBuilder {
 
 fn room<X>(vector: &mut Vec<X>) -> Result<(), ImageError> {
     vector.try_reserve(1).map_err(|_| ImageError::OutOfMemory)
+}
+
+#[cfg(feature = "elf")]
+fn exact_room<X>(vector: &mut Vec<X>, additional: usize) -> Result<(), ImageError> {
+    vector.try_reserve_exact(additional).map_err(|_| ImageError::OutOfMemory)
 }
 
 fn count(number: usize) -> Result<u32, ImageError> {

@@ -11,8 +11,8 @@ use super::code_tables::CodeTables;
 use super::engine::{Engine, LoadError};
 use super::mapping::{Draft, Mapping};
 use crate::CodeRange;
-use crate::index::shared::Shared;
-use crate::index::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
+use crate::memory::Shared;
 use core::fmt;
 
 /// Machine code in memory that can be executed.

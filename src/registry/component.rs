@@ -3,8 +3,8 @@
 use super::engine::Engine;
 use super::engine_code::EngineCode;
 use super::module::Module;
-use crate::index::shared::Shared;
-use crate::index::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
+use crate::memory::Shared;
 use core::fmt;
 
 /// Several modules in one code.

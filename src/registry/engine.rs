@@ -3,8 +3,8 @@
 use super::code_allocator::{AllocatorHandle, CodeAllocator, MemoryError};
 use super::process_code_map::CodeMapHandle;
 use super::residence::ResidentCode;
-use crate::index::shared::Shared;
-use crate::index::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
+use crate::memory::Shared;
 use crate::{CodeMap, Refused};
 use core::fmt;
 use std::sync::Arc;

@@ -1,13 +1,13 @@
 //! The original of some code, shared by all stores of an engine.
 
 use super::code_image::CodeImage;
-use super::code_memory::CodeMemory;
+use super::code_memory::{CodeMemory, LoadImageError};
 use super::code_tables::CodeTables;
 use super::engine::{Engine, LoadError};
 use super::pc::EngineCodePc;
 use super::residence::CodeClaim;
-use crate::index::shared::Shared;
-use crate::index::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
+use crate::memory::Shared;
 use core::fmt;
 use core::ops::Range;
 
@@ -40,14 +40,27 @@ pub struct RegisterMemoryError {
     pub memory: CodeMemory,
 }
 
+/// An image could not be loaded; it comes back, in memory if it was put there.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadCodeError {
+    /// The image could not be put into memory, and comes back.
+    #[error(transparent)]
+    Publish(#[from] LoadImageError),
+    /// The memory could not be registered, and comes back: [`EngineCode::register`] tries once more.
+    #[error(transparent)]
+    Register(#[from] RegisterMemoryError),
+}
+
 impl EngineCode {
     /// Puts an image into memory and registers it: [`CodeMemory::publish`] and then
     /// [`EngineCode::register`].
     ///
     /// # Errors
     ///
-    /// Of either, without what they hand back; nothing has changed.
-    pub fn load(engine: &Engine, image: CodeImage) -> Result<Self, LoadError> {
+    /// Of either, with what they hand back; nothing has changed.
+    #[expect(clippy::result_large_err, reason = "what was given comes back, and without memory")]
+    pub fn load(engine: &Engine, image: CodeImage) -> Result<Self, LoadCodeError> {
         Ok(Self::register(engine, CodeMemory::publish(engine, image)?)?)
     }
 
@@ -63,19 +76,28 @@ impl EngineCode {
     /// [`LoadError::Refused`]: out of memory, or an entry of the map is in the way. That is other
     /// code, which can be only if an allocator gave memory away twice.
     /// [`LoadError::Memory`] if the code is unpublished and cannot be published. The memory comes
-    /// back, and nothing has changed.
+    /// back, unpublished if it was, and nothing has changed. (If the system then does not let it be made
+    /// writable, it stays executable: [`CodeMemory::is_executable`].)
     pub fn register(engine: &Engine, mut memory: CodeMemory) -> Result<Self, RegisterMemoryError> {
+        let was_executable = memory.is_executable();
         if let Err(error) = memory.republish() {
             return Err(RegisterMemoryError { reason: error.into(), memory });
         }
-        match Shared::try_new(memory) {
+        let refused = match Shared::try_new(memory) {
             Ok(memory) => Self::with(engine, memory)
                 .map_err(|(reason, memory)| RegisterMemoryError { reason, memory: only(memory) }),
             Err(memory) => {
                 let reason = OutOfMemory::of::<CodeMemory>(1).into();
                 Err(RegisterMemoryError { reason, memory })
             }
-        }
+        };
+        refused.map_err(|mut refused| {
+            if !was_executable {
+                // The reason that is told is the first; the memory tells its state.
+                let _ = refused.memory.unpublish();
+            }
+            refused
+        })
     }
 
     /// Registers the same mapping once more, for another engine or for the same.
@@ -149,6 +171,24 @@ fn only(memory: Shared<CodeMemory>) -> CodeMemory {
 impl fmt::Debug for EngineCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EngineCode").field("text_range", &self.text_range()).finish_non_exhaustive()
+    }
+}
+
+impl From<LoadCodeError> for LoadError {
+    fn from(error: LoadCodeError) -> Self {
+        match error {
+            LoadCodeError::Publish(error) => error.reason,
+            LoadCodeError::Register(error) => error.reason,
+        }
+    }
+}
+
+impl fmt::Debug for LoadCodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Publish(error) => error.fmt(f),
+            Self::Register(error) => error.fmt(f),
+        }
     }
 }
 

@@ -86,7 +86,7 @@ pub use component::Component;
 #[cfg(feature = "elf")]
 pub use elf::{ElfError, MalformedElf};
 pub use engine::{Engine, EngineConfig, LoadError};
-pub use engine_code::{EngineCode, RegisterMemoryError};
+pub use engine_code::{EngineCode, LoadCodeError, RegisterMemoryError};
 pub use frame_info::FrameInfo;
 pub use function_table::{FunctionTable, FunctionTableRef};
 pub use image_error::ImageError;

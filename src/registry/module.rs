@@ -4,8 +4,8 @@ use super::code_tables::Function;
 use super::engine::Engine;
 use super::engine_code::EngineCode;
 use super::keys::{FuncKey, FuncKind};
-use crate::index::shared::Shared;
-use crate::index::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
+use crate::memory::Shared;
 use core::fmt;
 
 /// Tells the modules of an engine apart, also those that are gone. (No two modules of a process

@@ -25,7 +25,7 @@ use super::ordered_map::OrderedMap;
 use super::pc::{EngineCodePc, StoreCodePc};
 use super::store_code::StoreCode;
 use super::text_offset::TextOffset;
-use crate::index::try_box::OutOfMemory;
+use crate::memory::OutOfMemory;
 use smallvec::SmallVec;
 
 /// A module that has been registered with a store.

@@ -11,7 +11,7 @@ use super::keys::TrapCode;
 use super::mapping::Mapping;
 use super::process_code_map::CodeMapHandle;
 use super::text_offset::TextOffset;
-use crate::index::shared::Shared;
+use crate::memory::Shared;
 use crate::{CodeRange, Refused};
 use core::fmt;
 

@@ -6,7 +6,7 @@ use super::engine::LoadError;
 use super::engine_code::EngineCode;
 use super::pc::StoreCodePc;
 use super::residence::CodeClaim;
-use crate::index::try_box::{OutOfMemory, try_box};
+use crate::memory::{OutOfMemory, try_box};
 use core::fmt;
 use core::ops::Range;
 

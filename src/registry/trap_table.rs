@@ -123,7 +123,7 @@ impl<'a> TrapTableRef<'a> {
 
     /// The code of the trap at exactly this offset, if there is one.
     ///
-    /// **Cost**: logarithmic in the traps of one page of 64 KiB, so 16 steps at most.
+    /// **Cost**: logarithmic in the traps of one page of 64 KiB, so 17 steps at most, of any bytes.
     /// **Signal-safe**: yes; reads the table through checked slices, and nothing else.
     #[inline]
     pub fn find(self, offset: TextOffset) -> Option<TrapCode> {
@@ -132,21 +132,11 @@ impl<'a> TrapTableRef<'a> {
         if page >= pages {
             return None;
         }
-        let (mut low, mut high) = (self.first(page)?, self.first(page.checked_add(1)?)?);
+        let traps = (self.first(page)?, self.first(page.checked_add(1)?)?);
         let lows = self.lows(pages)?;
-        let wanted = offset.get() as u16;
-        while low < high {
-            let middle = low.midpoint(high);
-            let found = u16_at(self.bytes, place(lows, middle, 2)?)?;
-            if found == wanted {
-                return self.code(lows, self.first(pages)?, middle);
-            } else if found < wanted {
-                low = middle.checked_add(1)?;
-            } else {
-                high = middle;
-            }
-        }
-        None
+        let low = |index| u16_at(self.bytes, place(lows, index, 2)?);
+        let found = position(traps, offset.get() as u16, low)?;
+        self.code(lows, self.first(pages)?, found)
     }
 
     /// How many traps there are. Constant time.
@@ -185,6 +175,31 @@ impl<'a> TrapTableRef<'a> {
         let code = place(lows, total, 2)?.checked_add(index)?;
         self.bytes.get(code).copied().map(TrapCode::new)
     }
+}
+
+/// The number, from `first` on and before `end`, of the lower half that is `wanted`. `low` gives each.
+///
+/// Signal-safe if `low` is: a loop over numbers, of 17 rounds at most.
+#[inline]
+fn position(
+    (first, end): (usize, usize),
+    wanted: u16,
+    mut low: impl FnMut(usize) -> Option<u16>,
+) -> Option<usize> {
+    // A page has no more traps than offsets, whatever the bytes say.
+    let (mut first, mut end) = (first, end.min(first.saturating_add(1 << PAGE_BITS)));
+    while first < end {
+        let middle = first.midpoint(end);
+        let found = low(middle)?;
+        if found == wanted {
+            return Some(middle);
+        } else if found < wanted {
+            first = middle.checked_add(1)?;
+        } else {
+            end = middle;
+        }
+    }
+    None
 }
 
 impl<'a> IntoIterator for TrapTableRef<'a> {
@@ -289,6 +304,30 @@ mod tests {
         let empty = TrapTable::build(&[]).expect("an empty table");
         assert_eq!(empty.as_bytes(), [0; 8]);
         assert_eq!(empty.find(TextOffset::new(0)), None);
+    }
+
+    #[test]
+    fn a_search_takes_17_steps_at_most() {
+        let steps = |traps, wanted, low: &dyn Fn(usize) -> u16| {
+            let mut steps = 0;
+            position(traps, wanted, |index| {
+                steps += 1;
+                Some(low(index))
+            });
+            steps
+        };
+        // A full page, and pages of which the bytes say that they have any number of traps.
+        let full = (0..=u16::MAX).map(|wanted| steps((0, 1 << 16), wanted, &|index| index as u16));
+        let most = full.max();
+        assert_eq!(most, Some(17));
+        for traps in
+            [(0, usize::MAX), (0, 1 << 26), (7, u32::MAX as usize), (usize::MAX - 1, usize::MAX)]
+        {
+            for found in [0, u16::MAX, 5] {
+                let hostile = (0..=u16::MAX).map(|wanted| steps(traps, wanted, &|_| found)).max();
+                assert!(hostile <= most, "{traps:?}: {hostile:?} steps");
+            }
+        }
     }
 
     #[test]

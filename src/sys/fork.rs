@@ -58,6 +58,7 @@ static NOTICED: AtomicBool = AtomicBool::new(false);
 ///
 /// One load, except the first call in a process. That one is lock-free as far as the C library's
 /// `pthread_atfork` is, which has a lock; in children it makes no such call. Not for handlers.
+#[inline]
 pub(crate) fn generation() -> usize {
     if cfg!(miri) {
         return 1; // its abstract machine cannot fork, and has none of the calls below

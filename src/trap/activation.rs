@@ -8,6 +8,7 @@
 
 use super::guest_function::GuestFunction;
 use super::guest_thread::GuestThread;
+use super::stack_limits::StackLimits;
 use super::thread_record::ThreadRecord;
 use super::trap::Trap;
 use crate::sys::signals::machine::{self, RECOVERED, Recovery};
@@ -47,6 +48,16 @@ impl CallFrame {
     /// 2. All younger frames may be given up.
     pub(crate) unsafe fn leave_with(&self, payload: Payload) -> ! {
         self.panic.set(Some(payload));
+        // SAFETY: (`leave`) 1. and 2. by 1. and 2.
+        unsafe { self.leave() }
+    }
+
+    /// Goes back to the call, which has trapped: the thread's notes tell how.
+    ///
+    /// # Safety
+    ///
+    /// 1. and 2. As [`leave_with`](Self::leave_with).
+    pub(crate) unsafe fn leave(&self) -> ! {
         // SAFETY: (`leave`) 1. by 1. and 2.
         unsafe { machine::leave(self.recovery.get()) }
     }
@@ -239,6 +250,30 @@ impl GuestThread {
         let trap = activation.trap.take();
         result
             .map_err(|_| trap.unwrap_or_else(|| unreachable!("only a call that trapped tells so")))
+    }
+
+    /// As [`catch_traps`](Self::catch_traps), with limits of the stack for host functions that guests of this
+    /// activation call, and of activations within it that have none of their own. See [`StackLimits`].
+    ///
+    /// **Cost, panics, signal-safe**: as `catch_traps`.
+    ///
+    /// # Errors
+    ///
+    /// As `catch_traps`.
+    pub fn catch_traps_within<R>(
+        &self,
+        limits: StackLimits,
+        run: impl for<'a> FnOnce(&Activation<'a>) -> Result<R, Trapped<'a>>,
+    ) -> Result<R, Trap> {
+        struct Before<'t>(&'t GuestThread, StackLimits);
+        impl Drop for Before<'_> {
+            fn drop(&mut self) {
+                self.0.room().set_limits(self.1);
+            }
+        }
+        let _before = Before(self, self.room().limits());
+        self.room().set_limits(limits);
+        self.catch_traps(run)
     }
 }
 

@@ -5,7 +5,8 @@
 //! both lie where the frame pointer points. The walk believes nothing: a frame pointer is followed
 //! only inside of the stack that guests of this call have used, only upwards, and a return address
 //! counts only if the code map knows it. So it ends by itself where guests end, it takes at most as
-//! many steps as there is room for, and all that it reads is mapped. Beyond where guests end, at a host
+//! many steps as there is room for, and all that it reads is mapped: what a guest that has overflowed its
+//! stack has beyond the end is not read, and if the walk leads there, it says that it is cut. Beyond where guests end, at a host
 //! function that another guest has called, it goes on with that, if the host function has told where it
 //! was called.
 //!
@@ -67,7 +68,8 @@ pub(crate) unsafe fn walk(
     suspended: *const Suspension,
     into: &mut [usize],
 ) -> (usize, bool) {
-    let mut walk = Walk { reader, into, count: 0, complete: true, certain: true };
+    let mut walk =
+        Walk { reader, into, count: 0, complete: true, certain: true, innermost: from.sp };
     walk.note(from.pc);
     // SAFETY: (`unframed`) 1. by 1.
     if let Some(pc) = unsafe { walk.unframed(from, &stack) } {
@@ -75,25 +77,26 @@ pub(crate) unsafe fn walk(
     }
     // SAFETY: (`follow`) 1. by 1.
     unsafe { walk.follow(from.fp, &stack) };
-    // Each adds a frame, or is the last.
-    let mut next = suspended;
-    // SAFETY: by 2., or the one further out of such: it lies in the frame of a host function that has not
-    // returned.
-    while let Some(suspension) = unsafe { next.as_ref() }
-        && walk.complete
-    {
-        match suspension.exit().and_then(|exit| Some((exit, walk.known(exit.return_address)?))) {
-            Some((exit, pc)) => {
-                walk.note(pc);
-                // SAFETY: (`follow`) 1. stack of this thread, from a younger frame than the guest's up to
-                // where that was called.
-                unsafe { walk.follow(exit.frame_pointer, &suspension.guest_stack()) };
-            }
-            None => walk.complete = false,
-        }
-        next = suspension.outer();
-    }
+    // SAFETY: (`go_outwards`) 1. by 2.
+    unsafe { walk.go_outwards(suspended) };
     (walk.count, walk.complete && walk.certain)
+}
+
+/// The same for a guest that waits for a host function. Each frame is at a return address.
+///
+/// # Safety
+///
+/// 1. `suspended` is the innermost suspension of this thread.
+pub(crate) unsafe fn walk_suspended(
+    reader: &Reader<'_, ResidentCode>,
+    suspended: &Suspension,
+    into: &mut [usize],
+) -> (usize, bool) {
+    let mut walk =
+        Walk { reader, into, count: 0, complete: true, certain: true, innermost: usize::MAX };
+    // SAFETY: (`go_outwards`) 1. by 1.
+    unsafe { walk.go_outwards(suspended) };
+    (walk.count, walk.complete)
 }
 
 /// A walk under way.
@@ -104,9 +107,39 @@ struct Walk<'w, 'r> {
     complete: bool,
     /// No frame may be missing between the first two.
     certain: bool,
+    /// The stack pointer of the innermost frame.
+    innermost: usize,
 }
 
 impl Walk<'_, '_> {
+    /// Notes guests that wait for host functions.
+    ///
+    /// # Safety
+    ///
+    /// 1. `suspended` is null or a suspension of this thread that is not over.
+    #[inline]
+    unsafe fn go_outwards(&mut self, suspended: *const Suspension) {
+        // Each adds a frame, or is the last.
+        let mut next = suspended;
+        // SAFETY: by 1., or the one further out of such: it lies in the frame of a host function that has
+        // not returned.
+        while let Some(suspension) = unsafe { next.as_ref() }
+            && self.complete
+        {
+            match suspension.exit().and_then(|exit| Some((exit, self.known(exit.return_address)?)))
+            {
+                Some((exit, pc)) => {
+                    self.note(pc);
+                    // SAFETY: (`follow`) 1. stack of this thread, from a younger frame than the guest's up
+                    // to where that was called.
+                    unsafe { self.follow(exit.frame_pointer, &suspension.guest_stack()) };
+                }
+                None => self.complete = false,
+            }
+            next = suspension.outer();
+        }
+    }
+
     /// Notes a frame, if there is room.
     #[inline]
     fn note(&mut self, pc: usize) {
@@ -134,25 +167,27 @@ impl Walk<'_, '_> {
     /// 1. `stack` is memory that may be read.
     #[inline]
     unsafe fn unframed(&mut self, from: Registers, stack: &Range<usize>) -> Option<usize> {
-        let Some(Function { hit, start }) = self.function(from.pc) else {
+        let reader = self.reader;
+        let Some(Function { hit, start }) = function(reader, from.pc) else {
             self.certain = false;
             return None;
         };
-        // SAFETY: (`read`) 1. by 1.
-        let word = |at| unsafe { read(stack, at) };
         let at = from.pc.wrapping_sub(start);
-        match machine::setup(|offset| byte(hit, start.wrapping_add(offset)), at) {
+        let setup = machine::setup(|offset| byte(hit, start.wrapping_add(offset)), at);
+        let mut stored_at = |at| {
+            // SAFETY: (`read`) 1. by 1.
+            let stored = unsafe { self.read(stack, at) };
+            self.known(stored?)
+        };
+        match setup {
             Setup::Done => None,
-            Setup::Not(Unframed::OnStack(offset)) => {
-                word(from.sp.wrapping_add(offset)).and_then(|stored| self.known(stored))
-            }
+            Setup::Not(Unframed::OnStack(offset)) => stored_at(from.sp.wrapping_add(offset)),
             Setup::Not(Unframed::Linked) => self.known(from.link),
             doubt => {
                 // Without a frame, a return address is on top of the stack.
-                let top = word(from.sp).and_then(|stored| self.known(stored));
+                let top = stored_at(from.sp);
                 // With a frame, the caller's; or else the caller's caller's.
-                let next = from.fp.checked_add(WORD).and_then(word);
-                let next = next.and_then(|stored| self.known(stored));
+                let next = from.fp.checked_add(WORD).and_then(stored_at);
                 let lacks = self.lacks_frame(start, doubt == Setup::Perhaps, top, next);
                 self.certain &= lacks.is_some();
                 top.filter(|_| lacks == Some(true))
@@ -169,7 +204,7 @@ impl Walk<'_, '_> {
         top: Option<usize>,
         next: Option<usize>,
     ) -> Option<bool> {
-        let caller = top.and_then(|top| Some(self.function(top)?.start));
+        let caller = top.and_then(|top| Some(function(self.reader, top)?.start));
         // A function that calls itself looks the same with and without a frame.
         let by_itself = caller == Some(start);
         let next = next.map(|next| self.call_before(next));
@@ -184,15 +219,6 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// The function that an address is in, and where it starts.
-    #[inline]
-    fn function(&self, pc: usize) -> Option<Function<'_>> {
-        let hit = self.reader.lookup(pc)?;
-        let function = hit.value().function_at(hit.offset())?;
-        let start = hit.range().start().wrapping_add(function.range.start().get() as usize);
-        Some(Function { hit, start })
-    }
-
     /// What is called before a return address.
     #[inline]
     fn call_before(&self, pc: usize) -> Call {
@@ -200,6 +226,20 @@ impl Walk<'_, '_> {
         text.map_or(Call::None, |hit| {
             machine::call_before(pc, |before| byte(hit, pc.wrapping_sub(before)))
         })
+    }
+
+    /// A word of the stack, if it is in it. Where guests have been, but not what may be read, the walk is cut.
+    ///
+    /// # Safety
+    ///
+    /// 1. `stack` is memory that may be read, in whole words from its first multiple of a word on.
+    #[inline]
+    unsafe fn read(&mut self, stack: &Range<usize>, at: usize) -> Option<usize> {
+        let end = at.checked_add(WORD)?;
+        self.complete &= !(self.innermost..stack.start).contains(&at);
+        let inside = at.is_multiple_of(WORD) && stack.start <= at && end <= stack.end;
+        // SAFETY: by 1., an aligned word in it.
+        inside.then(|| unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() })
     }
 
     /// Notes the callers of the frame that a frame pointer leads to.
@@ -211,11 +251,11 @@ impl Walk<'_, '_> {
     unsafe fn follow(&mut self, mut fp: usize, stack: &Range<usize>) {
         while self.complete {
             // SAFETY: (`read`) 1. by 1.
-            let stored = fp.checked_add(WORD).and_then(|at| unsafe { read(stack, at) });
+            let stored = fp.checked_add(WORD).and_then(|at| unsafe { self.read(stack, at) });
             let Some(pc) = stored.and_then(|stored| self.known(stored)) else { break };
             self.note(pc);
             // SAFETY: (`read`) 1. by 1.
-            match unsafe { read(stack, fp) } {
+            match unsafe { self.read(stack, fp) } {
                 Some(next) if next > fp => fp = next,
                 _ => break,
             }
@@ -223,23 +263,19 @@ impl Walk<'_, '_> {
     }
 }
 
-/// A word of the stack, if it is in it.
-///
-/// # Safety
-///
-/// 1. `stack` is memory that may be read, in whole words from its first multiple of a word on.
-#[inline]
-unsafe fn read(stack: &Range<usize>, at: usize) -> Option<usize> {
-    let end = at.checked_add(WORD)?;
-    let inside = at.is_multiple_of(WORD) && stack.start <= at && end <= stack.end;
-    // SAFETY: by 1., an aligned word in it.
-    inside.then(|| unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() })
-}
-
 /// A function in code that was hit.
 struct Function<'h> {
     hit: Hit<'h, ResidentCode>,
     start: usize,
+}
+
+/// The function that an address is in, and where it starts.
+#[inline]
+fn function<'h>(reader: &'h Reader<'_, ResidentCode>, pc: usize) -> Option<Function<'h>> {
+    let hit = reader.lookup(pc)?;
+    let function = hit.value().function_at(hit.offset())?;
+    let start = hit.range().start().wrapping_add(function.range.start().get() as usize);
+    Some(Function { hit, start })
 }
 
 /// A byte of the code that was hit, if it is in it. Signal-safe.

@@ -54,6 +54,14 @@ pub enum PrepareError {
     /// The system refused: its error number. (It has no memory for a stack, mostly.)
     #[error("the system refused a stack for handlers: error {0}")]
     System(i32),
+    /// Too little of the thread's stack is left to prepare it.
+    #[error("of the thread's stack {left} bytes are left, and {needed} are needed")]
+    StackTooSmall {
+        /// How many bytes preparing needs.
+        needed: usize,
+        /// How many were found, in whole pages.
+        left: usize,
+    },
     /// There is no heap memory.
     #[error("the thread cannot be known to handlers: {0}")]
     Refused(#[from] Refused),

@@ -7,15 +7,14 @@
 
 use super::backtrace::{MOST_FRAMES, instruction, walk};
 use super::thread_record::threads;
-use crate::Hit;
 use crate::registry::{ResidentCode, TrapCode, breakpoint_address, process_code_map};
 use crate::sys::signals::action::Delivery;
 use crate::sys::signals::chain;
 use crate::sys::signals::interrupted::Interrupted;
 use crate::sys::signals::machine::{self, Departure, Recovery, Registers, handler_entry};
 use crate::sys::signals::signal::{Kind, Signal};
+use crate::{Hit, Reader};
 use core::ffi::{c_int, c_void};
-use core::ops::Range;
 
 /// Why a guest trapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,21 +22,26 @@ use core::ops::Range;
 pub enum Cause {
     /// The instruction is in the image's trap table, with this code.
     Code(TrapCode),
-    /// The guest has used up the thread's stack.
+    /// The guest has used up the thread's stack, or left too little of it for a host function
+    /// ([`StackLimits`](super::StackLimits)).
     StackOverflow,
     /// A breakpoint that was set at one of the image's breakpoint sites.
     Breakpoint,
+    /// A host function has ended the guest, with this code: [`host_trap`](super::host_trap()).
+    Host(TrapCode),
 }
 
 /// A fault of a guest, as the handler notes it.
 #[derive(Clone, Copy)]
 pub(crate) struct Fault {
     pub(crate) cause: Cause,
+    /// 0 if no fault made it, but a host function.
     pub(crate) signal: c_int,
     /// What could not be accessed, if it was an access, and the processor told.
     pub(crate) address: Option<usize>,
+    /// Of a fault, the instruction; else where the guest has called, behind that; 0 if nobody knows.
     pub(crate) pc: usize,
-    /// From the start of the text.
+    /// From the start of the text, to the instruction or into the call.
     pub(crate) offset: usize,
     /// Of `pcs`, how many are told; and whether there was room for all.
     pub(crate) frames: usize,
@@ -104,7 +108,9 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
         return None;
     }
     let code = process_code_map().enter();
-    let hit = code.lookup(registers.pc)?;
+    let Some(hit) = code.lookup(registers.pc) else {
+        return refuse_host_function(signal, registers, &code);
+    };
     if signal.is_untold()
         && interrupted.cannot_have_raised(signal.number, instruction(hit, registers.pc))
     {
@@ -117,17 +123,14 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     // It may be ours: now the thread.
     let threads = threads();
     let thread = threads.own()?;
-    let cause = match known {
-        Some(cause) => cause,
-        None => {
-            let address = signal.address()?;
-            overflows(address, registers, hit, thread.guard()).then_some(Cause::StackOverflow)?
-        }
-    };
     // SAFETY: null, or a call that has not returned: it lies in the stack of this thread, which is
     // interrupted within it.
     let call = unsafe { thread.innermost().as_ref() }?;
     let recovery = call.recovery();
+    let beyond = signal
+        .address()
+        .filter(|&at| signal.finds_no_memory() && overflows(at, registers, recovery.sp, hit));
+    let cause = known.or(beyond.map(|_| Cause::StackOverflow))?;
     // SAFETY: (`take_down`) 1. a guest was interrupted: its code is, and a call of one is running.
     let fault = unsafe { thread.take_down() };
     fault.cause = cause;
@@ -135,12 +138,44 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     fault.address = signal.address();
     fault.pc = registers.pc;
     fault.offset = hit.offset();
-    let stack = thread.guest_stack(registers.sp, recovery.sp);
+    let stack = thread.guest_stack(registers.sp, beyond, recovery.sp);
     let outer = thread.suspended();
     // SAFETY: (`walk`) 1. stack of this thread, between where the guest was called and where it is; 2. its
     // thread's.
     (fault.frames, fault.complete) =
         unsafe { walk(&code, registers, stack, outer, &mut fault.pcs) };
+    Some(recovery)
+}
+
+/// Notes an overflow of the guest that has called a host function, if it was interrupted in a
+/// [`stack_probe`](crate::stack_probe): at the first instructions of that, before anything else is on the stack.
+#[cold]
+fn refuse_host_function(
+    signal: Signal,
+    registers: Registers,
+    code: &Reader<'_, ResidentCode>,
+) -> Option<Recovery> {
+    let address = signal.address()?;
+    let below = registers.sp.wrapping_sub(address);
+    if !signal.finds_no_memory() || !machine::is_stack_probe(registers.pc, below) {
+        return None;
+    }
+    let threads = threads();
+    let thread = threads.own()?;
+    // SAFETY: null, or a call that has not returned, in the stack of this thread.
+    let recovery = unsafe { thread.innermost().as_ref() }?.recovery();
+    // SAFETY: (`caller`) 1. at the first instructions of a function, which the guest has called.
+    let caller = unsafe { machine::caller(registers) };
+    let called = code.lookup(caller.pc.wrapping_sub(1))?;
+    // SAFETY: (`take_down`) 1. a guest was interrupted, in a call of nothing that it has called yet.
+    let fault = unsafe { thread.take_down() };
+    (fault.cause, fault.signal, fault.address) = (Cause::StackOverflow, 0, None);
+    (fault.pc, fault.offset) = (caller.pc, called.offset());
+    let stack = thread.guest_stack(caller.sp, Some(address), recovery.sp);
+    let outer = thread.suspended();
+    // SAFETY: (`walk`) 1. stack of this thread, between where the guest was called and where it is; 2. its
+    // thread's.
+    (fault.frames, fault.complete) = unsafe { walk(code, caller, stack, outer, &mut fault.pcs) };
     Some(recovery)
 }
 
@@ -155,18 +190,23 @@ fn known_trap(kind: Kind, hit: Hit<'_, ResidentCode>) -> Option<Cause> {
     code.trap_at(hit.offset()).map(Cause::Code)
 }
 
-/// Whether an access beyond the end of the stack was one by way of the stack pointer: somewhat below
-/// it at most (calls, pushes, a red zone), or above it, in a frame that reaches beyond; or far below, if
-/// the instruction says that it starts from there, as those that touch each page of a long frame may.
+/// Whether an access to where no memory is, or none that may be accessed, was one beyond the end of the stack:
+/// the guest came there by way of the stack pointer. That is somewhat below it at most (calls, pushes, a
+/// red zone), or above it, in a frame that reaches beyond; or far below, if the instruction says that it
+/// starts from there, as those that touch each page of a long frame may. `entered` is where the guest was
+/// called: what lies above is not its.
+///
+/// Where the stack ends is nowhere noted: a limit can be changed, something can be mapped in the way, and
+/// others have guard pages of their own.
 #[inline]
 fn overflows(
     address: usize,
     registers: Registers,
+    entered: usize,
     hit: Hit<'_, ResidentCode>,
-    guard: Range<usize>,
 ) -> bool {
     const BELOW: usize = 4096;
     let is_near = || address >= registers.sp.saturating_sub(BELOW);
-    guard.contains(&address)
+    address < entered
         && (is_near() || machine::accesses_by_stack_pointer(instruction(hit, registers.pc)))
 }

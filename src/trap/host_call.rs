@@ -2,11 +2,14 @@
 //! What guests call: host functions, whose panics are carried over the guest's frames.
 
 use super::activation::CallFrame;
+use super::fault::Cause;
 use super::guest_thread::GuestThread;
+use super::host_trap::end_guest;
 use super::thread_record::ThreadRecord;
+use crate::sys::signals::catching::catch_panic;
 use core::ops::Range;
 use core::ptr;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 
 /// Runs the body of a function that a guest calls.
 ///
@@ -15,8 +18,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 /// running, as far as handlers are concerned: a fault in guest code that `host` calls without an
 /// activation of its own is no trap.
 ///
-/// A host function that is to end the guest with an error of its own throws that, without the
-/// message of a panic: [`std::panic::resume_unwind`], and [`catch_unwind`] around `catch_traps`.
+/// A host function that is to end the guest itself has the closure return, and calls
+/// [`host_trap`](super::host_trap()). Or it throws an error of its own, without the message of a panic:
+/// [`std::panic::resume_unwind`], and [`std::panic::catch_unwind`] around `catch_traps`.
+///
+/// If too little of the stack is left for the host function, it does not begin, and the guest ends by a stack
+/// overflow: see [`StackLimits`](super::StackLimits), and [`stack_probe`](crate::stack_probe) for what comes before
+/// this call. A thread that ends in `host` (`pthread_exit`) does so as
+/// without this function: what it unwinds before it meets the guest's frames is unwound.
 ///
 /// ```
 /// # use pcmap::trap::{GuestThread, TrapHandler, TrapOptions, host_call};
@@ -42,7 +51,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 ///
 /// Backtraces of traps in guests that `host` calls end here: see [`host_call_from`].
 ///
-/// **Cost**: two reads of a thread-local. **Panics**: as `host`, if no guest of an activation called
+/// **Cost**: two reads of a thread-local, and a system call for each page of the stack that no host function
+/// has reached before. **Panics**: as `host`, if no guest of an activation called
 /// it. **Signal-safe**: no.
 ///
 /// # Safety
@@ -122,12 +132,17 @@ pub unsafe fn host_call_from<R>(exit: GuestExit, host: impl FnOnce() -> R) -> R 
 unsafe fn run<R>(exit: Option<GuestExit>, host: impl FnOnce() -> R) -> R {
     let Some(thread) = GuestThread::current() else { return host() };
     let record = thread.record();
-    let suspension =
-        Suspension { caller: record.innermost(), exit, outer: record.suspended().cast_const() };
-    let suspended = Suspended::new(record, &suspension);
-    let result = catch_unwind(AssertUnwindSafe(host));
-    drop(suspended);
+    let suspension = Suspension::of(record, exit);
     let caller = suspension.caller;
+    if !caller.is_null() && !thread.room().suffices() {
+        drop(host);
+        // SAFETY: (`end_guest`) 1. by 1., and the call that is the innermost has not returned; 2. by 2.
+        unsafe { end_guest(thread, &suspension, Cause::StackOverflow) }
+    }
+    let suspended = Suspended::new(record, &suspension);
+    let result = catch_panic(host);
+    drop(suspended);
+    record.set_innermost(caller);
     drop(thread);
     match result {
         Ok(result) => result,
@@ -151,6 +166,16 @@ pub(crate) struct Suspension {
 }
 
 impl Suspension {
+    /// The guest that is running, or was before a handler or a host function, waits.
+    pub(crate) fn of(record: &ThreadRecord, exit: Option<GuestExit>) -> Self {
+        Self { caller: record.innermost(), exit, outer: record.suspended().cast_const() }
+    }
+
+    /// The call through which the guest runs; null if it was no guest that called.
+    pub(crate) fn caller(&self) -> *mut CallFrame {
+        self.caller
+    }
+
     /// Where the guest has called, if that is known. Signal-safe.
     #[inline]
     pub(crate) fn exit(&self) -> Option<GuestExit> {
@@ -174,7 +199,8 @@ impl Suspension {
     }
 }
 
-/// While it lives no guest is running on the thread.
+/// While it lives no guest is running on the thread; nor does one behind it, until that is said: if the thread
+/// ends in the host function, the guest that has called it never goes on.
 struct Suspended<'s> {
     record: &'s ThreadRecord,
     suspension: &'s Suspension,
@@ -193,7 +219,6 @@ impl<'s> Suspended<'s> {
 
 impl Drop for Suspended<'_> {
     fn drop(&mut self) {
-        self.record.set_innermost(self.suspension.caller);
         self.record.set_suspended(self.suspension.outer.cast_mut());
     }
 }

@@ -32,7 +32,7 @@
 //! });
 //! let trap = result.unwrap_err();
 //! assert_eq!(trap.cause(), Cause::Code(TrapCode::new(9)));
-//! assert_eq!(trap.pc(), start.addr());
+//! assert_eq!(trap.pc(), Some(start.addr()));
 //! assert_eq!(trap.function(), Some(FuncKey::new(0, 0)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -45,7 +45,10 @@ mod guest_function;
 mod guest_thread;
 mod handler;
 mod host_call;
+mod host_trap;
 mod sample;
+mod stack_limits;
+mod stack_probe;
 mod thread_record;
 #[expect(clippy::module_inception, reason = "the module is named for what it gives")]
 mod trap;
@@ -58,7 +61,9 @@ pub use guest_function::GuestFunction;
 pub use guest_thread::GuestThread;
 pub use handler::{TrapHandler, TrapOptions};
 pub use host_call::{GuestExit, host_call, host_call_from};
+pub use host_trap::{host_trap, host_trap_from};
 pub use sample::sample_guest;
+pub use stack_limits::StackLimits;
 pub use trap::Trap;
 
 #[cfg(doc)]

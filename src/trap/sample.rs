@@ -47,7 +47,7 @@ pub unsafe fn sample_guest(context: *mut c_void, frames: &mut [usize]) -> usize 
     let known = threads.own().and_then(|thread| {
         // SAFETY: null, or a call that has not returned, in the stack of this thread.
         let call = unsafe { thread.innermost().as_ref() }?;
-        Some((thread.guest_stack(registers.sp, call.recovery().sp), thread.suspended()))
+        Some((thread.guest_stack(registers.sp, None, call.recovery().sp), thread.suspended()))
     });
     let (stack, outer) = known.unwrap_or((0..0, ptr::null_mut()));
     // SAFETY: (`walk`) 1. nothing, or stack of this thread, from where the guest is up to where it

@@ -135,25 +135,27 @@ impl ThreadRecord {
         self.suspended.set(suspension);
     }
 
-    /// Where the thread's own stack faults when it overflows.
-    #[inline]
-    pub(crate) fn guard(&self) -> Range<usize> {
-        self.stack.guard.clone()
-    }
-
     /// The part of the stack that guests of a call may have used, which may be read: from the
-    /// interrupted stack pointer up to where the call was made.
+    /// interrupted stack pointer up to where the call was made. `beyond` is an address beyond the stack's
+    /// end, if the guest has overflowed it: its pointer may be there, too.
     #[inline]
-    pub(crate) fn guest_stack(&self, sp: usize, entered: usize) -> Range<usize> {
-        // A guest that has overflowed the stack has its pointer beyond the end.
-        sp.max(self.stack.low)..entered
+    pub(crate) fn guest_stack(
+        &self,
+        sp: usize,
+        beyond: Option<usize>,
+        entered: usize,
+    ) -> Range<usize> {
+        let ThreadStack { lowest, page } = self.stack;
+        let mapped = beyond.map_or(0, |at| (at & page.wrapping_neg()).saturating_add(page));
+        sp.max(lowest).max(mapped)..entered
     }
 
     /// Notes a fault, for the thread to find when it goes on.
     ///
     /// # Safety
     ///
-    /// 1. In a handler that has interrupted this thread, in a guest.
+    /// 1. In a handler that has interrupted this thread, in a guest; or on this thread, when no guest runs and
+    ///    nobody has the last fault.
     #[inline]
     #[expect(clippy::mut_from_ref, reason = "asked for by 1: nobody else has it")]
     pub(crate) unsafe fn take_down(&self) -> &mut Fault {

@@ -18,9 +18,9 @@ use core::fmt;
 #[derive(Clone)]
 pub struct Trap {
     cause: Cause,
-    signal: i32,
+    signal: Option<i32>,
     address: Option<usize>,
-    pc: usize,
+    pc: Option<usize>,
     offset: Option<TextOffset>,
     function: Option<FuncKey>,
     source: Option<SourceOffset>,
@@ -32,7 +32,10 @@ impl Trap {
     /// From the handler's note; asks the code map for the rest.
     pub(crate) fn of(fault: &Fault) -> Self {
         let offset = TextOffset::try_from(fault.offset).ok();
-        let found = process_code_map().lookup(fault.pc, |hit| {
+        let signal = (fault.signal != 0).then_some(fault.signal);
+        let pc = (signal.is_some() || fault.frames > 0).then_some(fault.pc);
+        let at = pc.map_or(0, |pc| TrapFrame { pc, innermost: signal.is_some() }.lookup_address());
+        let found = process_code_map().lookup(at, |hit| {
             let tables = hit.value().tables();
             Some((tables.function_at(offset?)?.key, tables.source_at(offset?)))
         });
@@ -46,9 +49,9 @@ impl Trap {
         }
         Self {
             cause: fault.cause,
-            signal: fault.signal,
+            signal,
             address: fault.address,
-            pc: fault.pc,
+            pc,
             offset,
             function,
             source: source.flatten(),
@@ -62,8 +65,8 @@ impl Trap {
         self.cause
     }
 
-    /// The number of the signal that the fault arrived as.
-    pub fn signal(&self) -> i32 {
+    /// The number of the signal that the fault arrived as; none if a host function has ended the guest.
+    pub fn signal(&self) -> Option<i32> {
         self.signal
     }
 
@@ -74,12 +77,14 @@ impl Trap {
         self.address
     }
 
-    /// The absolute address of the instruction that trapped.
-    pub fn pc(&self) -> usize {
+    /// The absolute address of the instruction that trapped. If a host function has ended the guest, that
+    /// behind the call, if it has told where that is
+    /// ([`host_trap_from`](super::host_trap_from), [`host_call_from`](super::host_call_from)).
+    pub fn pc(&self) -> Option<usize> {
         self.pc
     }
 
-    /// Where the instruction is in the image's text.
+    /// Where the instruction is in the image's text; of a call, an offset inside of it.
     pub fn text_offset(&self) -> Option<TextOffset> {
         self.offset
     }
@@ -94,7 +99,8 @@ impl Trap {
         self.source
     }
 
-    /// The frames of guests, the innermost first: one at least, unless there was no memory for them. Those
+    /// The frames of guests, the innermost first: one at least, unless there was no memory for them, or a host function
+    /// has ended the guest and has not told where it was called. Those
     /// of the ended call; and then, if a guest had called the host function that made it, that one's, and
     /// so on.
     ///
@@ -102,7 +108,7 @@ impl Trap {
     /// its caller can be told; a chain that is broken ends the frames of its call. A host function ends the backtrace, unless it runs in
     /// [`host_call_from`](super::host_call_from).
     pub fn frames(&self) -> impl ExactSizeIterator<Item = TrapFrame> + '_ {
-        let frame = |(i, &pc)| TrapFrame { pc, innermost: i == 0 };
+        let frame = |(i, &pc)| TrapFrame { pc, innermost: i == 0 && self.signal.is_some() };
         self.pcs.iter().enumerate().map(frame)
     }
 
@@ -131,9 +137,14 @@ impl fmt::Display for Trap {
             Cause::Code(code) => write!(f, "{code}")?,
             Cause::StackOverflow => f.write_str("stack overflow")?,
             Cause::Breakpoint => f.write_str("breakpoint")?,
+            Cause::Host(code) => write!(f, "{code} of the host")?,
         }
-        let signal = signal::name(self.signal).unwrap_or("a signal");
-        write!(f, " ({signal}) at {:#x}", self.pc)?;
+        if let Some(number) = self.signal {
+            write!(f, " ({})", signal::name(number).unwrap_or("a signal"))?;
+        }
+        if let Some(pc) = self.pc {
+            write!(f, " at {pc:#x}")?;
+        }
         if let Some(function) = self.function {
             write!(f, " in function {function}")?;
         }
@@ -151,8 +162,8 @@ impl fmt::Debug for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trap")
             .field("cause", &self.cause)
-            .field("signal", &signal::name(self.signal))
-            .field("pc", &format_args!("{:#x}", self.pc))
+            .field("signal", &self.signal.and_then(signal::name))
+            .field("pc", &format_args!("{:x?}", self.pc))
             .field("address", &self.address)
             .field("text_offset", &self.offset)
             .field("function", &self.function)

@@ -27,7 +27,7 @@ fn pages_that_cannot_be_had() {
     // Two gigabytes of addresses may be had.
     match EngineCode::load(&engine(false), far.finish().expect("sound")) {
         Ok(code) => assert_eq!(code.text_range().start.address() % (1 << 31), 0),
-        Err(error) => assert!(matches!(error, LoadError::Memory(_)), "{error}"),
+        Err(error) => assert!(matches!(error.into(), LoadError::Memory(_))),
     }
 }
 

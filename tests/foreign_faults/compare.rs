@@ -1,7 +1,7 @@
 //! Runs each scenario in two processes, and compares them.
 
 use crate::stage::Stage;
-use crate::{faults, handlers, installing, once};
+use crate::{faults, handlers, installing, once, stack_ends};
 use std::env;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
@@ -22,11 +22,14 @@ pub(crate) enum Ends {
 
 pub(crate) fn main() {
     let arguments: Vec<_> = env::args().skip(1).collect();
-    let scenarios: Vec<_> =
-        [faults::SCENARIOS, once::SCENARIOS, handlers::SCENARIOS, installing::SCENARIOS]
-            .into_iter()
-            .flatten()
-            .collect();
+    let suites = [
+        faults::SCENARIOS,
+        once::SCENARIOS,
+        handlers::SCENARIOS,
+        installing::SCENARIOS,
+        stack_ends::SCENARIOS,
+    ];
+    let scenarios: Vec<_> = suites.into_iter().flatten().collect();
     if let [child, name, installed] = &*arguments
         && child == "child"
     {

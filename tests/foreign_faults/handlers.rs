@@ -170,10 +170,8 @@ fn interrupted_read(stage: &Stage, flags: libc::c_int) {
     let mut byte = 0_u8;
     // SAFETY: room for one byte.
     let read = unsafe { libc::read(ends[0], (&raw mut byte).cast(), 1) };
-    println!(
-        "read {read}, {byte}, {}",
-        std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
-    );
+    let error = (read < 0).then(std::io::Error::last_os_error);
+    println!("read {read}, {byte}, {:?}", error.and_then(|it| it.raw_os_error()));
     writer.join().expect("no panic");
 }
 

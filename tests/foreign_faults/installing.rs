@@ -187,7 +187,7 @@ fn taken_over_later(stage: &Stage) {
             }
             // SAFETY: (`call`) 1. kept by `_code`; 2. to 4. it calls nothing.
             let run = thread.catch_traps(|it| unsafe { it.call(guest, (0, 0, 0)) });
-            assert_eq!(run.expect_err("it traps").signal(), libc::SIGTRAP);
+            assert_eq!(run.expect_err("it traps").signal(), Some(libc::SIGTRAP));
             drop((thread, more));
             assert!(SIGNALS.into_iter().all(is_blocked), "as before");
             handler.uninstall().expect("nobody has a handle");

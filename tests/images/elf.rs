@@ -146,6 +146,9 @@ fn what_is_refused() {
     assert!(matches!(refused(&object), ElfError::Relocations { .. }));
 
     for bytes in [&b""[..], b"\x7fELF", b"not a file of any kind", &[0; 1000]] {
+        assert_eq!(CodeImage::from_elf(bytes), Err(ElfError::NotElf));
+    }
+    for bytes in [&file[..5], &file[..64]] {
         let error = CodeImage::from_elf(bytes).expect_err("no file");
         assert!(matches!(error, ElfError::Malformed(_)), "{error}");
     }

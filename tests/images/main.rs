@@ -1,6 +1,7 @@
 //! Code images as compilers make them and as files hold them.
 #![cfg(feature = "elf")]
 
+mod assembled;
 mod broken;
 mod compile;
 mod cranelift;

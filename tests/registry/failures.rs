@@ -6,8 +6,9 @@ use crate::Bench;
 use crate::guests::images::Layout;
 use crate::refusing::{Outcome, live_bytes, refusing};
 use pcmap::registry::{
-    BreakpointError, CodeImage, CodeMemory, Component, Engine, EngineCode, EngineConfig, Module,
-    ModuleRegistry, RegisteredModuleId, SignatureKey, StoreCode, StoreCodePc,
+    BreakpointError, CodeImage, CodeMemory, Component, Engine, EngineCode, EngineConfig,
+    LoadCodeError, Module, ModuleRegistry, RegisteredModuleId, SignatureKey, StoreCode,
+    StoreCodePc,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -155,7 +156,36 @@ fn loading() {
                     assert_eq!(bench.map.stats().entries, 1);
                     true
                 }
-                Err(_) => false,
+                Err(LoadCodeError::Publish(error)) => {
+                    assert!(error.image == image, "what was given comes back");
+                    false
+                }
+                Err(LoadCodeError::Register(error)) => {
+                    assert_eq!(error.memory.text(), layout.text, "in memory");
+                    assert!(error.memory.is_executable());
+                    false
+                }
+                Err(_) => panic!("an error of another kind"),
+            };
+            bench.assert_empty();
+            (success, refused)
+        });
+        each_refusal("register unpublished", |refuse, k| {
+            let bench = Bench::new(private_copies);
+            let mut memory = CodeMemory::publish(&bench.engine, image.clone()).expect("memory");
+            memory.unpublish().expect("writable");
+            let (registered, refused) =
+                refuse.run(&bench, k, || EngineCode::register(&bench.engine, memory));
+            let success = match registered {
+                Ok(code) => code.text() == layout.text,
+                Err(mut error) => {
+                    // As it was: code can still be written.
+                    assert!(!error.memory.is_executable());
+                    error.memory.write(0, &layout.text[..1]).expect("writable");
+                    assert_eq!(bench.map.stats().entries, 0);
+                    drop(EngineCode::register(&bench.engine, error.memory).expect("memory"));
+                    false
+                }
             };
             bench.assert_empty();
             (success, refused)

@@ -66,6 +66,22 @@ block2:
 @0072    v7 = load.i64 user4 v2
     return v7
 }
+; v0(v0, v1 - 1, v2) + 1, and at 0 v2(0, 0, 0).
+function %descend_and_call(i64, i64, i64) -> i64 system_v {
+    sig0 = (i64, i64, i64) -> i64 system_v
+block0(v0: i64, v1: i64, v2: i64):
+    brif v1, block1, block2
+block1:
+    v3 = iconst.i64 1
+    v4 = isub v1, v3
+    v5 = call_indirect sig0, v0(v0, v4, v2)
+    v6 = iadd v5, v3
+    return v6
+block2:
+    v7 = iconst.i64 0
+    v8 = call_indirect sig0, v2(v7, v7, v7)
+    return v8
+}
 ; The same, without an end.
 function %forever(i64, i64, i64) -> i64 system_v {
     sig0 = (i64, i64, i64) -> i64 system_v
@@ -74,6 +90,16 @@ block0(v0: i64, v1: i64, v2: i64):
     v4 = call_indirect sig0, v0(v0, v3, v2)
     v5 = iadd v4, v1
     return v5
+}
+; v1(0, 0, 0), and the same, without an end.
+function %visits(i64, i64, i64) -> i64 system_v {
+    sig0 = (i64, i64, i64) -> i64 system_v
+block0(v0: i64, v1: i64, v2: i64):
+    v3 = iconst.i64 0
+    v4 = call_indirect sig0, v1(v3, v3, v3)
+    v5 = call_indirect sig0, v0(v0, v1, v2)
+    v6 = iadd v4, v5
+    return v6
 }
 ; The same, in long strides.
 function %strides(i64, i64, i64) -> i64 system_v {

@@ -74,7 +74,7 @@ fn check(guests: &Guests, trap: &Trap, name: &str, code: Option<u8>, frames: usi
     let offset = trap.text_offset().expect("in the text");
     assert_eq!(guests.code.tables().trap_at(offset), Some(found));
     let start = guests.registry.store_code_base(&guests.code).expect("it is loaded").address();
-    assert_eq!(trap.pc(), start + offset.get() as usize, "of this module, and no other");
+    assert_eq!(trap.pc(), Some(start + offset.get() as usize), "of this module, and no other");
     assert_eq!(trap.frames().len(), frames);
     let end = start + guests.code.text().len();
     assert!(trap.frames().all(|frame| (start..end).contains(&frame.pc())));

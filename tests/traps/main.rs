@@ -11,8 +11,12 @@ mod trap_guests;
 
 mod edges_of_frames;
 mod frames;
+mod host_stack;
+mod host_traps;
 mod kinds;
 mod nested;
 mod overflow;
 mod panics;
 mod registers;
+mod stack_needs;
+mod thread_ends;

@@ -100,7 +100,7 @@ impl GuestThread<'_> {
         match result {
             Ok(value) => Ending::Returned(value),
             Err(trap) => {
-                self.activation.note_fault(trap.signal());
+                self.activation.note_fault(trap.signal().unwrap_or(0));
                 Ending::Trapped(attribution(module, &trap))
             }
         }

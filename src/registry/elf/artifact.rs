@@ -2,12 +2,15 @@
 
 use super::artifact_names::Names;
 use super::elf_error::ElfError;
+use super::elf_file::ElfFile;
 use super::text_layout::TextLayout;
-use super::{builder, function_symbols, packed_sections, parse};
+use super::{builder, function_symbols, packed_sections};
 use crate::registry::code_image::CodeImage;
 use crate::registry::image_error::ImageError;
 use crate::registry::keys::{FuncKind, SignatureKey};
-use object::{File, FileFlags, Object, ObjectSection, SectionFlags};
+use object::ReadRef;
+use object::elf::SectionFlags;
+use object::read::elf::{FileHeader, SectionHeader};
 
 const TEXT: &str = ".text";
 const TRAPS: &str = ".wasmtime.traps";
@@ -15,25 +18,25 @@ const ADDRESSES: &str = ".wasmtime.addrmap";
 /// What the header has for the operating system.
 const OS_ABI: u8 = 200;
 /// A flag of the text section: nobody shall make it executable.
-const NOT_EXECUTED: u64 = 1;
+const NOT_EXECUTED: SectionFlags = SectionFlags(1);
 
-pub(super) fn read(bytes: &[u8]) -> Result<CodeImage, ElfError> {
-    let file = parse(bytes)?;
-    match file.flags() {
-        FileFlags::Elf { os_abi, .. } if os_abi.0 == OS_ABI => {}
-        _ => return Err(ElfError::NotAnArtifact),
+pub(super) fn read<'d, Elf: FileHeader, R: ReadRef<'d>>(
+    file: &ElfFile<'d, Elf, R>,
+) -> Result<CodeImage, ElfError> {
+    if file.os_abi().0 != OS_ABI {
+        return Err(ElfError::NotAnArtifact);
     }
-    let text = file.section_by_name(TEXT).ok_or(ElfError::MissingSection { name: TEXT })?;
-    if matches!(text.flags(), SectionFlags::Elf { sh_flags, .. } if sh_flags.0 & NOT_EXECUTED != 0)
-    {
+    let text = file.section_named(TEXT).ok_or(ElfError::MissingSection { name: TEXT })?;
+    if text.1.sh_flags(file.endian).contains(NOT_EXECUTED) {
         return Err(ElfError::NotMachineCode);
     }
-    let layout = TextLayout::of(&file, bytes, |section| section.index() == text.index())?;
-    let functions = function_symbols::all(&file, &layout)?;
-    if functions.is_empty() && !text.data()?.is_empty() {
+    let layout = TextLayout::of(file, |section| section.0 == text.0)?;
+    let functions = function_symbols::all(file, &layout)?;
+    if functions.is_empty() && !file.data(text.1)?.is_empty() {
         return Err(ElfError::NoSymbols);
     }
-    let mut builder = builder(&file, &layout)?;
+    let mut builder = builder(file, &layout)?;
+    builder.reserve_functions(functions.len(), function_symbols::name_bytes(&functions))?;
     let mut names = Names::default();
     for function in functions {
         let (key, name) = names.read(function.name);
@@ -43,13 +46,15 @@ pub(super) fn read(bytes: &[u8]) -> Result<CodeImage, ElfError> {
             builder.trampoline(SignatureKey::new(key.index()), key)?;
         }
     }
-    packed_sections::read_traps(section(&file, TRAPS)?, TRAPS, &mut builder)?;
-    packed_sections::read_addresses(section(&file, ADDRESSES)?, ADDRESSES, &mut builder)?;
+    packed_sections::read_traps(section(file, TRAPS)?, TRAPS, &mut builder)?;
+    packed_sections::read_addresses(section(file, ADDRESSES)?, ADDRESSES, &mut builder)?;
     Ok(builder.finish().map_err(ImageError::from)?)
 }
 
 /// What a section holds, if there is one.
-fn section<'d>(file: &File<'d>, name: &str) -> Result<Option<&'d [u8]>, ElfError> {
-    let section = file.section_by_name(name);
-    Ok(section.map(|section| section.data()).transpose()?)
+fn section<'d, Elf: FileHeader, R: ReadRef<'d>>(
+    file: &ElfFile<'d, Elf, R>,
+    name: &str,
+) -> Result<Option<&'d [u8]>, ElfError> {
+    file.section_named(name).map(|(_, section)| file.data(section)).transpose()
 }

@@ -6,10 +6,10 @@ use crate::registry::image_error::ImageError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ElfError {
-    /// The bytes are a program file, but of another format.
+    /// The bytes do not begin as an ELF file does.
     #[error("not an ELF file")]
     NotElf,
-    /// The bytes are no ELF file, or one with headers or tables that are not inside it.
+    /// The headers or tables are not inside the file, or are of an unknown kind.
     #[error("not a well-formed ELF file: {0}")]
     Malformed(MalformedElf),
     /// The file is not what wasmtime compiles to.
@@ -53,6 +53,9 @@ pub enum ElfError {
         /// The address, as the file has it.
         address: u64,
     },
+    /// The names of the function symbols are longer than the file, together: they share bytes.
+    #[error("the names of the functions are together longer than the file")]
+    NamesTooLong,
     /// A function symbol is not inside its section.
     #[error("a function at {address:#x}, {size:#x} bytes long, is not inside its section")]
     SymbolOutside {

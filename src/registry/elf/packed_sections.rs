@@ -44,6 +44,7 @@ pub(super) fn read_traps(
     name: &'static str,
     builder: &mut CodeImageBuilder,
 ) -> Result<(), ElfError> {
+    builder.reserve_traps(entries(section, name)?)?;
     let mut held: Option<(TextOffset, TrapCode)> = None;
     blocks(section, name, |block| {
         let usual = block.byte()?;
@@ -74,6 +75,7 @@ pub(super) fn read_addresses(
     name: &'static str,
     builder: &mut CodeImageBuilder,
 ) -> Result<(), ElfError> {
+    builder.reserve_addresses(entries(section, name)?)?;
     let mut held: Option<(TextOffset, Option<SourceOffset>)> = None;
     blocks(section, name, |block| {
         let mut source: Option<u32> = None;
@@ -95,6 +97,14 @@ pub(super) fn read_addresses(
         builder.address(offset, source)?;
     }
     Ok(())
+}
+
+/// How many entries a section has: no more than bytes.
+fn entries(section: Option<&[u8]>, name: &'static str) -> Result<usize, ElfError> {
+    let malformed = ElfError::MalformedSection { name };
+    let Some(section) = section else { return Ok(0) };
+    let entries = u32_at(section, 0).map(widen).ok_or(malformed)?;
+    if entries <= section.len() { Ok(entries) } else { Err(malformed) }
 }
 
 /// A block that is being read.

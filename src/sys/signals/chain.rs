@@ -5,7 +5,7 @@ use super::action::{Action, Delivery, Handler};
 use super::ending::take_default_action;
 use super::machine::Departure;
 use super::signal::{FAULTS, is_forced};
-use crate::index::try_box::try_box;
+use crate::memory::try_box;
 use crate::sys::pages::ErrorNumber;
 use core::ffi::c_int;
 use core::ptr;

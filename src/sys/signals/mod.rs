@@ -8,8 +8,10 @@
 //! - [`machine`]: what differs between architectures: registers by name, and a little assembly;
 //! - [`alternate_stack`]: the stack that a thread's handlers run on;
 //! - [`fault_mask`]: that a thread has not blocked them;
-//! - [`thread_stack`]: where a thread's own stack ends;
+//! - [`thread_stack`]: how far down the memory of a thread's own stack goes;
+//! - [`readable`]: whether memory can be read;
 //! - [`lineage`]: whether this process was forked since;
+//! - [`catching`]: panics are caught, and the end of a thread is not;
 //! - [`own_thread`]: a pointer of the thread's own, for ordinary code;
 //! - [`shared`]: words that a thread shares with its handlers, and a count of handles.
 //!
@@ -18,6 +20,7 @@
 
 pub(crate) mod action;
 pub(crate) mod alternate_stack;
+pub(crate) mod catching;
 pub(crate) mod chain;
 pub(crate) mod ending;
 pub(crate) mod fault_mask;
@@ -25,6 +28,7 @@ pub(crate) mod interrupted;
 pub(crate) mod lineage;
 pub(crate) mod machine;
 pub(crate) mod own_thread;
+pub(crate) mod readable;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod thread_stack;

@@ -71,6 +71,13 @@ impl Signal {
         }
     }
 
+    /// Whether it reports an access to where no memory is, or none that may be accessed so: as to what lies
+    /// beyond the end of a stack. Signal-safe.
+    #[inline]
+    pub(crate) fn finds_no_memory(self) -> bool {
+        self.number == libc::SIGSEGV && matches!(self.code, SEGV_MAPERR | SEGV_ACCERR)
+    }
+
     /// Whether the kernel does not tell the cause.
     #[inline]
     pub(crate) fn is_untold(self) -> bool {
@@ -181,6 +188,13 @@ mod tests {
         assert_eq!((fault(libc::SIGBUS, 4), fault(libc::SIGBUS, 5)), (Some(Kind::Access), None));
         // An access of some time ago, and one of now.
         assert_eq!((fault(libc::SIGSEGV, 8), fault(libc::SIGSEGV, 9)), (None, Some(Kind::Access)));
+        // No memory, or of no use; a key that forbids it; no address is told; an unaligned access.
+        let no_memory = |number, code| Signal { number, code, address: 0 }.finds_no_memory();
+        assert_eq!(
+            [1, 2, 4, 0x80].map(|it| no_memory(libc::SIGSEGV, it)),
+            [true, true, false, false]
+        );
+        assert!(!no_memory(libc::SIGBUS, 1));
         // A breakpoint; a single step; a watchpoint.
         let traps = [1, 0x80, 2, 4].map(|code| fault(libc::SIGTRAP, code).is_some());
         assert_eq!(traps, [true, true, false, false]);

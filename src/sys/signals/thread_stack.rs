@@ -1,56 +1,60 @@
 #![expect(unsafe_code, reason = "asks the C library for the thread's stack")]
-//! Where a thread's own stack ends, and where an overflow of it faults.
+//! How far down the memory of a thread's own stack goes.
+//!
+//! Nothing here decides what an overflow is: a limit can change, and something can be mapped in its way. It
+//! keeps those who read a stack from reading what was never a part of it.
 
-use crate::sys::pages::{ErrorNumber, round_up};
+use super::readable::is_readable;
+use crate::sys::pages::round_up;
 use core::mem::MaybeUninit;
-use core::ops::Range;
 
 /// A thread's own stack: it grows downwards.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct ThreadStack {
-    /// The lowest address that may be used.
-    pub(crate) low: usize,
-    /// Where an access faults that goes beyond: half-open.
-    pub(crate) guard: Range<usize>,
+    /// No address below is a part of it; 0 if that is not settled: the system lets the first thread's
+    /// stack grow.
+    pub(crate) lowest: usize,
+    /// The length of a page, in bytes.
+    pub(crate) page: usize,
 }
 
-/// The gap that Linux keeps free below the first thread's stack (`stack_guard_gap`, 256 pages by
-/// default), which has no guard page of its own.
-const GAP: usize = 1 << 20;
+impl ThreadStack {
+    /// The stack of the calling thread. A system call or two, mostly.
+    pub(crate) fn own() -> Self {
+        let page = page_size();
+        let here = (&raw const page).addr();
+        let told = if is_first_thread() { None } else { lowest_told() };
+        // C libraries disagree on whether the guard is a part of the stack that they tell, and others
+        // protect pages of it for themselves.
+        let lowest = told.map_or(0, |told| {
+            let pages = (told..here).step_by(page);
+            pages.clone().find(|&at| is_readable(at)).unwrap_or(0)
+        });
+        Self { lowest, page }
+    }
+}
 
-/// The stack of the calling thread.
-///
-/// # Errors
-///
-/// What the C library says.
-pub(crate) fn own() -> Result<ThreadStack, ErrorNumber> {
+/// The length of a page, in bytes.
+pub(crate) fn page_size() -> usize {
+    round_up(1).unwrap_or(1 << 16)
+}
+
+/// Where the C library says that the stack of the calling thread starts, if it does.
+fn lowest_told() -> Option<usize> {
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
     // SAFETY: has no preconditions.
     let thread = unsafe { libc::pthread_self() };
     // SAFETY: asks about the calling thread, and there is room for the answer.
-    let error = unsafe { libc::pthread_getattr_np(thread, attributes.as_mut_ptr()) };
-    if error != 0 {
-        return Err(error);
+    if unsafe { libc::pthread_getattr_np(thread, attributes.as_mut_ptr()) } != 0 {
+        return None;
     }
-    let (mut start, mut size, mut guard) = (core::ptr::null_mut(), 0, 0);
+    let (mut start, mut size) = (core::ptr::null_mut(), 0);
     // SAFETY: written by the successful call; there is room for both numbers.
     let error =
         unsafe { libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut start, &raw mut size) };
-    // SAFETY: as above.
-    let other = unsafe { libc::pthread_attr_getguardsize(attributes.as_ptr(), &raw mut guard) };
     // SAFETY: as above; used no more.
     unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
-    if error != 0 || other != 0 {
-        return Err(if error != 0 { error } else { other });
-    }
-    let low = start.addr();
-    // C libraries disagree on whether the guard lies below the stack they tell or is its lowest
-    // part. An access to either side can only fault if it is to the guard: what is not guard is
-    // memory. (The first thread's lies where the system's limit is, to a page.)
-    let page = round_up(1).unwrap_or(1 << 16);
-    let guard = if is_first_thread() { guard.max(GAP) } else { guard };
-    let below = low.saturating_sub(guard);
-    Ok(ThreadStack { low, guard: below..low.saturating_add(guard.clamp(page, 16 * page)) })
+    (error == 0).then(|| start.addr())
 }
 
 /// Whether this is the thread that the process began with.
@@ -64,14 +68,14 @@ fn is_first_thread() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::own;
+    use super::{ThreadStack, is_readable};
 
     #[test]
-    fn a_local_lies_in_the_stack_and_the_guard_below() {
-        let local = 0_u8;
-        let stack = own().expect("known");
-        let address = (&raw const local).addr();
-        assert!(stack.low < address && stack.guard.start < stack.low);
-        assert!(!stack.guard.contains(&address));
+    fn a_local_lies_in_the_stack_and_what_is_lowest_can_be_read() {
+        let stack = ThreadStack::own();
+        let here = (&raw const stack).addr();
+        assert!(0 < stack.lowest && stack.lowest < here, "{stack:x?}");
+        assert!((stack.lowest..here).step_by(stack.page).all(is_readable), "{stack:x?}");
+        assert!(!is_readable(stack.lowest - 1), "the guard");
     }
 }

@@ -264,6 +264,25 @@ pub(crate) fn registers(context: &libc::mcontext_t) -> Registers {
     }
 }
 
+/// Whether a function's first instructions, which touch the stack, begin at `pc` with one that touches so many
+/// bytes below. Signal-safe.
+pub(crate) fn is_stack_probe(pc: usize, below: usize) -> bool {
+    const TOUCH: u32 = 0xf940_021f; // ldr xzr, [x16]
+    let at = ptr::with_exposed_provenance::<u32>(pc);
+    // SAFETY: the thread executes it.
+    let found = || unsafe { at.read_volatile() };
+    matches!(below, 0x1000 | 0x2000 | 0x3000 | 0x4000) && found() == TOUCH
+}
+
+/// The registers of whoever has called the function that is at its first instructions.
+///
+/// # Safety
+///
+/// 1. The registers are those of such a function, which nobody has left yet.
+pub(crate) unsafe fn caller(registers: Registers) -> Registers {
+    Registers { pc: registers.link, ..registers }
+}
+
 /// Whether the interrupted instruction may have raised a signal whose cause the kernel does not tell: of
 /// instructions it tells the cause. Signal-safe.
 #[inline]

@@ -253,6 +253,31 @@ pub(crate) fn registers(context: &libc::mcontext_t) -> Registers {
     }
 }
 
+/// Whether a function's first instructions, which touch the stack, begin at `pc` with one that touches so many
+/// bytes below. Signal-safe.
+pub(crate) fn is_stack_probe(pc: usize, below: usize) -> bool {
+    let [b0, b1, b2, b3] = (below as i32).wrapping_neg().to_le_bytes();
+    let probe = [0x84, 0x84, 0x24, b0, b1, b2, b3]; // test byte ptr [rsp - below], al
+    let is_next = |(at, byte): (usize, &u8)| {
+        // SAFETY: the thread executes that byte, or another one in front of it of another instruction.
+        let found = unsafe { ptr::with_exposed_provenance::<u8>(at).read_volatile() };
+        found == *byte
+    };
+    matches!(below, 0x1000 | 0x2000 | 0x3000 | 0x4000) && (pc..).zip(&probe).all(is_next)
+}
+
+/// The registers of whoever has called the function that is at its first instructions.
+///
+/// # Safety
+///
+/// 1. The registers are those of such a function, which nobody has left yet.
+pub(crate) unsafe fn caller(registers: Registers) -> Registers {
+    let stored = ptr::with_exposed_provenance::<usize>(registers.sp);
+    // SAFETY: by 1. the return address.
+    let pc = unsafe { stored.read_volatile() };
+    Registers { pc, sp: registers.sp.wrapping_add(size_of::<usize>()), ..registers }
+}
+
 /// Whether the interrupted instruction may have raised a signal whose cause the kernel does not tell: which
 /// exception the thread's last one was. Signal-safe.
 #[inline]

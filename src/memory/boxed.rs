@@ -1,29 +1,10 @@
 #![expect(unsafe_code, reason = "the allocation that `Box::try_new` will make one day")]
 //! A box, or the value back: `Box::new` aborts when memory runs out.
 
+use super::OutOfMemory;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use std::alloc::Layout;
-
-/// There is no heap memory. Nothing has changed.
-///
-/// ```
-/// let error = pcmap::OutOfMemory { bytes: 4096 };
-/// assert_eq!(error.to_string(), "out of memory: 4096 bytes were asked for");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("out of memory: {bytes} bytes were asked for")]
-pub struct OutOfMemory {
-    /// How many bytes were asked for.
-    pub bytes: usize,
-}
-
-impl OutOfMemory {
-    /// For so many `X`.
-    pub(crate) const fn of<X>(count: usize) -> Self {
-        Self { bytes: count.saturating_mul(size_of::<X>()) }
-    }
-}
 
 /// Boxes `value`; without memory for it, it comes back.
 pub(crate) fn try_box<X>(value: X) -> Result<Box<X>, X> {

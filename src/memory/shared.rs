@@ -7,7 +7,7 @@
 //! the body is only ever seen through `&`, and dropped or given out once, when the count reaches
 //! zero.
 
-use super::try_box::try_box;
+use super::try_box;
 use crate::sync::{AtomicUsize, Liveness, dispose, edge};
 use core::marker::PhantomData;
 use core::mem::{ManuallyDrop, offset_of};
