@@ -50,6 +50,24 @@ fn digit(pc: usize) -> usize {
     PLACES.iter().position(holds).map_or(UNKNOWN, |position| position + 1)
 }
 
+/// Whether the last boundary was in a guest; and, of the first boundaries behind guests, at how many the upper
+/// halves of vector registers are in use, and at how many not.
+static IN_GUEST: AtomicBool = AtomicBool::new(false);
+static UPPER_HALVES: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+/// Whether the upper halves of the interrupted code's vector registers are in use.
+fn uses_upper_halves(context: *const libc::ucontext_t) -> bool {
+    const STATE: usize = 512;
+    const UPPER: usize = 576;
+    // SAFETY: the kernel's; it is that long on processors with such registers, and only these are asked.
+    let state = unsafe { (*context).uc_mcontext.fpregs }.cast::<u8>();
+    // SAFETY: as above.
+    let in_use = unsafe { state.wrapping_add(STATE).cast::<u64>().read() } & 1 << 2 != 0;
+    // SAFETY: as above.
+    let upper = unsafe { state.wrapping_add(UPPER).cast::<[u128; 16]>().read_unaligned() };
+    in_use && upper != [0; 16]
+}
+
 extern "C" fn on_step(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: what the kernel gave to this handler.
     if unsafe { (*info).si_code } != libc::TRAP_TRACE {
@@ -69,6 +87,13 @@ extern "C" fn on_step(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut 
     let stack = lookup.fold(0, |stack, pc| stack * 10 + digit(pc));
     BOUNDARIES.fetch_add(1, Relaxed);
     IN_HANDLER.fetch_add(usize::from(HANDLING.load(Relaxed)), Relaxed);
+    if !HANDLING.load(Relaxed)
+        && IN_GUEST.swap(stack != 0, Relaxed)
+        && stack == 0
+        && std::is_x86_feature_detected!("avx")
+    {
+        UPPER_HALVES[usize::from(uses_upper_halves(context.cast()))].fetch_add(1, Relaxed);
+    }
     let count = COUNT.load(Relaxed);
     if count == 0 || COURSE[(count - 1) % COURSE.len()].load(Relaxed) != stack {
         COURSE[count % COURSE.len()].store(stack, Relaxed);
@@ -197,6 +222,109 @@ fn a_call_and_its_trap() {
     let (result, course, _) = step(|| run(&thread, guest, [descend, 3, 0]));
     assert_eq!(result.expect_err("it traps").frames().len(), 4);
     assert_eq!(course, [0, 5, 55, 555, 5555, 0]);
+}
+
+/// Functions that do something before they have a frame, or when they have none any more: at each boundary
+/// all callers are found.
+#[test]
+fn edges_of_frames() {
+    use pcmap::registry::{CodeImage, Engine, EngineCode, EngineConfig, FuncKey};
+    const EACH: usize = 64;
+    // push rbp; mov rbp, rsp; nop; pop rbp; ret
+    const PLAIN: &[u8] = &[0x55, 0x48, 0x89, 0xe5, 0x90, 0x5d, 0xc3];
+    const LEAVES: [&[u8]; 7] = [
+        // …; pop rbp; test [rsi], eax; ret
+        &[0x55, 0x48, 0x89, 0xe5, 0x90, 0x5d, 0x85, 0x06, 0xc3],
+        // …; pop rbp; rep ret
+        &[0x55, 0x48, 0x89, 0xe5, 0x90, 0x5d, 0xf3, 0xc3],
+        // …; leave; nop; vzeroupper; ret
+        &[0x55, 0x48, 0x89, 0xe5, 0xc9, 0x90, 0xc5, 0xf8, 0x77, 0xc3],
+        // endbr64; mov [rsp - 0x1000], eax; push rbp; mov rbp, rsp; pop rbp; ret
+        &[
+            0xf3, 0x0f, 0x1e, 0xfa, 0x89, 0x84, 0x24, 0x00, 0xf0, 0xff, 0xff, 0x55, 0x48, 0x89,
+            0xe5, 0x5d, 0xc3,
+        ],
+        // nop; mov eax, [rsi]; nop; ret
+        &[0x90, 0x8b, 0x06, 0x90, 0xc3],
+        // push rbp; mov rbp, rsp; pop r13, as it was pushed; mov rbx, [rbp - 8]; …, with pushes before
+        &[
+            0x55, 0x48, 0x89, 0xe5, 0x53, 0x41, 0x55, 0x90, 0x41, 0x5d, 0x48, 0x8b, 0x5d, 0xf8,
+            0x90, 0x5b, 0x5d, 0xc3,
+        ],
+        // …; pop rbp; jmp [rdi], which is `PLAIN`
+        &[0x55, 0x48, 0x89, 0xe5, 0x90, 0x5d, 0xff, 0x27],
+    ];
+    let _alone = ALONE.lock();
+    let thread = prepared();
+    for (i, leaf) in LEAVES.into_iter().enumerate() {
+        if i == 2 && !std::is_x86_feature_detected!("avx") {
+            continue;
+        }
+        // endbr64; push rbp; mov rbp, rsp; push rbx; sub rsp, 8; call the one before; add rsp, 8; pop rbx;
+        // pop rbp; ret
+        let middle: Vec<_> = [
+            &[0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5, 0x53, 0x48, 0x83, 0xec, 0x08, 0xe8],
+            &(-(EACH as i32) - 18).to_le_bytes()[..],
+            &[0x48, 0x83, 0xc4, 0x08, 0x5b, 0x5d, 0xc3],
+        ]
+        .concat();
+        let mut image = Vec::new();
+        for function in [PLAIN, leaf, &middle, &middle] {
+            image.extend(function);
+            image.resize(image.len().next_multiple_of(EACH), 0xcc);
+        }
+        let mut image = CodeImage::builder(image);
+        for index in 0..4 {
+            let start = index as usize * EACH;
+            let key = FuncKey::new(0, index);
+            image.function(key, start..start + EACH, "guest").expect("in the text");
+        }
+        let engine = Engine::new(EngineConfig::new()).expect("memory");
+        let code = EngineCode::load(&engine, image.finish().expect("whole")).expect("memory");
+        let base = code.text_range().start;
+        // The digits 4, 1, 2, 3, in the order of the text.
+        for (place, index) in PLACES.iter().zip([1, 2, 3, 0, 4]) {
+            let start = base.address() + index * EACH;
+            place[0].store(start, Relaxed);
+            place[1].store(start + if index < 4 { EACH } else { 0 }, Relaxed);
+        }
+        let (plain, mut word) = (base.address(), 0_u64);
+        let outer = base.as_ptr().wrapping_add(3 * EACH);
+        // SAFETY: such a guest.
+        let outer = unsafe { mem::transmute::<*const u8, Guest>(outer) };
+        let with = [(&raw const plain).addr() as i64, (&raw mut word).addr() as i64, 0];
+        let (result, course, _) = step(|| run(&thread, outer, with));
+        result.expect("no trap");
+        let expected: &[usize] =
+            if i == 6 { &[0, 3, 23, 123, 423, 23, 3, 0] } else { &[0, 3, 23, 123, 23, 3, 0] };
+        assert_eq!(course, expected, "{i}");
+    }
+}
+
+/// A trap leaves vector registers as a function does that has used their upper halves.
+#[test]
+fn upper_halves_of_vector_registers() {
+    use pcmap::registry::{CodeImage, Engine, EngineCode, EngineConfig, FuncKey, TrapCode};
+    if !std::is_x86_feature_detected!("avx") {
+        return println!("skipped: the processor has no such registers");
+    }
+    // vcmpps ymm7, ymm7, ymm7, 15; vcmpps ymm15, ymm15, ymm15, 15; ud2
+    const TEXT: &[u8] =
+        &[0xc5, 0xc4, 0xc2, 0xff, 0x0f, 0xc4, 0x41, 0x04, 0xc2, 0xff, 0x0f, 0x0f, 0x0b];
+    let _alone = ALONE.lock();
+    let thread = prepared();
+    let mut image = CodeImage::builder(TEXT.to_vec());
+    image.function(FuncKey::new(0, 0), 0..TEXT.len(), "vectors").expect("in the text");
+    image.trap(TEXT.len() - 2, TrapCode::new(1)).expect("in the text");
+    let engine = Engine::new(EngineConfig::new()).expect("memory");
+    let code = EngineCode::load(&engine, image.finish().expect("whole")).expect("memory");
+    // SAFETY: such a guest.
+    let guest = unsafe { mem::transmute::<*const u8, Guest>(code.text_range().start.as_ptr()) };
+    UPPER_HALVES.iter().for_each(|count| count.store(0, Relaxed));
+    for _ in 0..10 {
+        step(|| run(&thread, guest, [0; 3])).0.expect_err("it traps");
+    }
+    assert_eq!(UPPER_HALVES.each_ref().map(|count| count.load(Relaxed)), [10, 0]);
 }
 
 /// Calls a guest in its turn, which traps.

@@ -118,6 +118,7 @@ impl<'a> Activation<'a> {
     ) -> Result<F::Output, Trapped<'a>> {
         let mut outgoing = Outgoing { function, arguments, output: MaybeUninit::uninit() };
         let frame = CallFrame::new();
+        self.thread.renew_mask();
         let record = self.thread.record();
         let within = Within::new(record, &frame);
         // SAFETY: (`enter`) 1. ours; 2. `Outgoing::call` gets what it asks for, and the function is

@@ -12,12 +12,13 @@
 //!
 //! A function that has not set up its frame yet, or has taken it down already, has its caller's frame
 //! pointer: the frame that this leads to is the caller's caller's, and the caller would be left out.
-//! (An overflow of the stack is found there, mostly.) The instruction tells, for only prologues and
-//! epilogues have these: `machine::unframed`.
+//! (An overflow of the stack is found there, mostly.) The text tells where frames are set up and taken down
+//! (`machine::setup`); where it leaves a doubt, the calls before the two return addresses in question may
+//! settle it; and where they do not, the trace does not claim to be complete.
 
 use super::host_call::Suspension;
 use crate::registry::ResidentCode;
-use crate::sys::signals::machine::{self, MOST_BYTES, Registers, Unframed};
+use crate::sys::signals::machine::{self, Call, Registers, Setup, Unframed};
 use crate::{Hit, Reader};
 use core::ops::Range;
 
@@ -67,24 +68,18 @@ pub(crate) unsafe fn walk(
     suspended: *const Suspension,
     into: &mut [usize],
 ) -> (usize, bool) {
-    let mut walk = Walk { reader, into, count: 0, complete: true, innermost: from.sp };
+    let mut walk =
+        Walk { reader, into, count: 0, complete: true, certain: true, innermost: from.sp };
     walk.note(from.pc);
-    let caller = match unframed(reader, from.pc) {
-        // SAFETY: (`read`) 1. by 1.
-        Some(Unframed::OnStack(offset)) => unsafe {
-            walk.read(&stack, from.sp.wrapping_add(offset))
-        },
-        Some(Unframed::Linked) => Some(from.link),
-        None => None,
-    };
-    if let Some(pc) = caller.and_then(|stored| walk.known(stored)) {
+    // SAFETY: (`unframed`) 1. by 1.
+    if let Some(pc) = unsafe { walk.unframed(from, &stack) } {
         walk.note(pc);
     }
     // SAFETY: (`follow`) 1. by 1.
     unsafe { walk.follow(from.fp, &stack) };
     // SAFETY: (`go_outwards`) 1. by 2.
     unsafe { walk.go_outwards(suspended) };
-    (walk.count, walk.complete)
+    (walk.count, walk.complete && walk.certain)
 }
 
 /// The same for a guest that waits for a host function. Each frame is at a return address.
@@ -97,7 +92,8 @@ pub(crate) unsafe fn walk_suspended(
     suspended: &Suspension,
     into: &mut [usize],
 ) -> (usize, bool) {
-    let mut walk = Walk { reader, into, count: 0, complete: true, innermost: usize::MAX };
+    let mut walk =
+        Walk { reader, into, count: 0, complete: true, certain: true, innermost: usize::MAX };
     // SAFETY: (`go_outwards`) 1. by 1.
     unsafe { walk.go_outwards(suspended) };
     (walk.count, walk.complete)
@@ -109,6 +105,8 @@ struct Walk<'w, 'r> {
     into: &'w mut [usize],
     count: usize,
     complete: bool,
+    /// No frame may be missing between the first two.
+    certain: bool,
     /// The stack pointer of the innermost frame.
     innermost: usize,
 }
@@ -161,6 +159,75 @@ impl Walk<'_, '_> {
         self.reader.lookup(pc.wrapping_sub(1)).is_some().then_some(pc)
     }
 
+    /// The caller of the innermost function, if that has no frame. If that cannot be told, the walk is not
+    /// certain.
+    ///
+    /// # Safety
+    ///
+    /// 1. `stack` is memory that may be read.
+    #[inline]
+    unsafe fn unframed(&mut self, from: Registers, stack: &Range<usize>) -> Option<usize> {
+        let reader = self.reader;
+        let Some(Function { hit, start }) = function(reader, from.pc) else {
+            self.certain = false;
+            return None;
+        };
+        let at = from.pc.wrapping_sub(start);
+        let setup = machine::setup(|offset| byte(hit, start.wrapping_add(offset)), at);
+        let mut stored_at = |at| {
+            // SAFETY: (`read`) 1. by 1.
+            let stored = unsafe { self.read(stack, at) };
+            self.known(stored?)
+        };
+        match setup {
+            Setup::Done => None,
+            Setup::Not(Unframed::OnStack(offset)) => stored_at(from.sp.wrapping_add(offset)),
+            Setup::Not(Unframed::Linked) => self.known(from.link),
+            doubt => {
+                // Without a frame, a return address is on top of the stack.
+                let top = stored_at(from.sp);
+                // With a frame, the caller's; or else the caller's caller's.
+                let next = from.fp.checked_add(WORD).and_then(stored_at);
+                let lacks = self.lacks_frame(start, doubt == Setup::Perhaps, top, next);
+                self.certain &= lacks.is_some();
+                top.filter(|_| lacks == Some(true))
+            }
+        }
+    }
+
+    /// Whether the function at `start` has no frame, by the calls before two return addresses: on top of the
+    /// stack, and where the frame pointer leads to. `has_one` says that it has a frame somewhere.
+    fn lacks_frame(
+        &self,
+        start: usize,
+        has_one: bool,
+        top: Option<usize>,
+        next: Option<usize>,
+    ) -> Option<bool> {
+        let caller = top.and_then(|top| Some(function(self.reader, top)?.start));
+        // A function that calls itself looks the same with and without a frame.
+        let by_itself = caller == Some(start);
+        let next = next.map(|next| self.call_before(next));
+        let is_called = |function| next == Some(Call::Of(function));
+        match top.map_or(Call::None, |top| self.call_before(top)) {
+            _ if is_called(start) && !by_itself => Some(false),
+            Call::None => has_one.then_some(false),
+            Call::Of(other) if other != start => has_one.then_some(false),
+            _ if by_itself => None,
+            Call::Of(_) => Some(true),
+            Call::Indirect => caller.is_some_and(is_called).then_some(true),
+        }
+    }
+
+    /// What is called before a return address.
+    #[inline]
+    fn call_before(&self, pc: usize) -> Call {
+        let text = self.reader.lookup(pc.wrapping_sub(1));
+        text.map_or(Call::None, |hit| {
+            machine::call_before(pc, |before| byte(hit, pc.wrapping_sub(before)))
+        })
+    }
+
     /// A word of the stack, if it is in it. Where guests have been, but not what may be read, the walk is cut.
     ///
     /// # Safety
@@ -196,20 +263,37 @@ impl Walk<'_, '_> {
     }
 }
 
-/// Where the return address is, if the function at `pc` has no frame at that instruction.
+/// A function in code that was hit.
+struct Function<'h> {
+    hit: Hit<'h, ResidentCode>,
+    start: usize,
+}
+
+/// The function that an address is in, and where it starts.
 #[inline]
-fn unframed(reader: &Reader<'_, ResidentCode>, pc: usize) -> Option<Unframed> {
+fn function<'h>(reader: &'h Reader<'_, ResidentCode>, pc: usize) -> Option<Function<'h>> {
     let hit = reader.lookup(pc)?;
-    let offset = hit.offset();
-    let function = hit.value().function_at(offset);
-    let first = function.is_some_and(|it| it.range.start().get() as usize == offset);
-    machine::unframed(instruction(hit, pc), first)
+    let function = hit.value().function_at(hit.offset())?;
+    let start = hit.range().start().wrapping_add(function.range.start().get() as usize);
+    Some(Function { hit, start })
+}
+
+/// A byte of the code that was hit, if it is in it. Signal-safe.
+#[inline]
+fn byte(hit: Hit<'_, ResidentCode>, at: usize) -> Option<u8> {
+    // SAFETY: text of a mapping that stays while the hit lives: it may be read.
+    hit.range()
+        .contains(at)
+        .then(|| unsafe { core::ptr::with_exposed_provenance::<u8>(at).read_volatile() })
 }
 
 /// The first bytes of the instruction at `pc`, which is in the code that was hit. Signal-safe.
 #[inline]
-pub(crate) fn instruction(hit: Hit<'_, ResidentCode>, pc: usize) -> [u8; MOST_BYTES] {
-    let mut instruction = [0; MOST_BYTES];
+pub(crate) fn instruction<const BYTES: usize>(
+    hit: Hit<'_, ResidentCode>,
+    pc: usize,
+) -> [u8; BYTES] {
+    let mut instruction = [0; BYTES];
     for (byte, at) in instruction.iter_mut().zip(pc..hit.range().end()) {
         // SAFETY: text of a mapping that stays while the hit lives: it may be read.
         *byte = unsafe { core::ptr::with_exposed_provenance::<u8>(at).read_volatile() };

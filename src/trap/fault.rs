@@ -38,7 +38,7 @@ pub(crate) struct Fault {
     pub(crate) cause: Cause,
     /// 0 if no fault made it, but a host function.
     pub(crate) signal: c_int,
-    /// What could not be accessed.
+    /// What could not be accessed, if it was an access, and the processor told.
     pub(crate) address: Option<usize>,
     /// Of a fault, the instruction; else where the guest has called, behind that; 0 if nobody knows.
     pub(crate) pc: usize,
@@ -99,7 +99,7 @@ unsafe extern "C-unwind" fn handle(
 /// Notes the fault, if it is a guest's trap, and gives where its thread is to go on.
 #[inline]
 fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
-    let kind = signal.fault()?;
+    let kind = signal.fault(|number| interrupted.may_have_raised(number))?;
     let mut registers = interrupted.registers();
     if kind == Kind::Breakpoint {
         registers.pc = breakpoint_address(registers.pc);
@@ -112,6 +112,11 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     let Some(hit) = code.lookup(registers.pc) else {
         return refuse_host_function(signal, registers, &code);
     };
+    if signal.is_untold()
+        && interrupted.cannot_have_raised(signal.number, instruction(hit, registers.pc))
+    {
+        return None;
+    }
     let known = known_trap(kind, hit);
     if known.is_none() && kind != Kind::Access {
         return None;
@@ -123,13 +128,15 @@ fn take(signal: Signal, interrupted: &Interrupted<'_>) -> Option<Recovery> {
     // interrupted within it.
     let call = unsafe { thread.innermost().as_ref() }?;
     let recovery = call.recovery();
-    let beyond = overflows(signal, registers, recovery.sp, hit).then(|| signal.address());
+    let beyond = signal
+        .address()
+        .filter(|&at| signal.finds_no_memory() && overflows(at, registers, recovery.sp, hit));
     let cause = known.or(beyond.map(|_| Cause::StackOverflow))?;
     // SAFETY: (`take_down`) 1. a guest was interrupted: its code is, and a call of one is running.
     let fault = unsafe { thread.take_down() };
     fault.cause = cause;
     fault.signal = signal.number;
-    fault.address = (kind == Kind::Access).then(|| signal.address());
+    fault.address = signal.address();
     fault.pc = registers.pc;
     fault.offset = hit.offset();
     let stack = thread.guest_stack(registers.sp, beyond, recovery.sp);
@@ -149,10 +156,16 @@ fn refuse_host_function(
     registers: Registers,
     code: &Reader<'_, ResidentCode>,
 ) -> Option<Recovery> {
+<<<<<<< HEAD
+    let address = signal.address()?;
+    let below = registers.sp.wrapping_sub(address);
+    if !signal.finds_no_memory() || !machine::is_stack_probe(registers.pc, below) {
+=======
     let below = registers.sp.wrapping_sub(signal.address());
     // Where there is no instruction, none can be looked at.
     let is_access = signal.finds_no_memory() && signal.address() != registers.pc;
     if !is_access || !machine::is_stack_probe(registers.pc, below) {
+>>>>>>> ea39260367d9088f423038efe3cb44c5e491aedc
         return None;
     }
     let threads = threads();
@@ -166,7 +179,7 @@ fn refuse_host_function(
     let fault = unsafe { thread.take_down() };
     (fault.cause, fault.signal, fault.address) = (Cause::StackOverflow, 0, None);
     (fault.pc, fault.offset) = (caller.pc, called.offset());
-    let stack = thread.guest_stack(caller.sp, Some(signal.address()), recovery.sp);
+    let stack = thread.guest_stack(caller.sp, Some(address), recovery.sp);
     let outer = thread.suspended();
     // SAFETY: (`walk`) 1. stack of this thread, between where the guest was called and where it is; 2. its
     // thread's.
@@ -185,8 +198,8 @@ fn known_trap(kind: Kind, hit: Hit<'_, ResidentCode>) -> Option<Cause> {
     code.trap_at(hit.offset()).map(Cause::Code)
 }
 
-/// Whether an access was one beyond the end of the stack: no memory is there, or none that may be accessed,
-/// and the guest came there by way of the stack pointer. That is somewhat below it at most (calls, pushes, a
+/// Whether an access to where no memory is, or none that may be accessed, was one beyond the end of the stack:
+/// the guest came there by way of the stack pointer. That is somewhat below it at most (calls, pushes, a
 /// red zone), or above it, in a frame that reaches beyond; or far below, if the instruction says that it
 /// starts from there, as those that touch each page of a long frame may. `entered` is where the guest was
 /// called: what lies above is not its.
@@ -195,14 +208,13 @@ fn known_trap(kind: Kind, hit: Hit<'_, ResidentCode>) -> Option<Cause> {
 /// others have guard pages of their own.
 #[inline]
 fn overflows(
-    signal: Signal,
+    address: usize,
     registers: Registers,
     entered: usize,
     hit: Hit<'_, ResidentCode>,
 ) -> bool {
     const BELOW: usize = 4096;
-    let is_near = || signal.address() >= registers.sp.saturating_sub(BELOW);
-    signal.finds_no_memory()
-        && signal.address() < entered
+    let is_near = || address >= registers.sp.saturating_sub(BELOW);
+    address < entered
         && (is_near() || machine::accesses_by_stack_pointer(instruction(hit, registers.pc)))
 }

@@ -61,7 +61,8 @@ impl GuestThread {
     /// asked for), it gets one, with a guard page. Others may put their own in force; without any, a
     /// stack overflow ends the process. If it has blocked signals that the handler was installed for, they
     /// are blocked no more, which has to stay so: the system ends a process for a fault whose signal is
-    /// blocked.
+    /// blocked. Signals that the handler is installed for later are seen to when the thread is prepared again,
+    /// or calls a guest.
     ///
     /// It needs 40 KiB of the thread's own stack, without optimisation 64 KiB, and finds out whether so much is
     /// left.
@@ -75,6 +76,7 @@ impl GuestThread {
     /// [`PrepareError`]; nothing has changed.
     pub fn prepare(handler: &TrapHandler) -> Result<Self, PrepareError> {
         if let Some(thread) = Self::current() {
+            thread.renew_mask();
             return Ok(thread);
         }
         let room = StackRoom::to_prepare()?;
@@ -87,7 +89,7 @@ impl GuestThread {
         };
         let record = thread_record::register(ThreadRecord::new(ThreadStack::own()))?;
         let no_memory = |_| PrepareError::Refused(OutOfMemory::of::<Prepared>(1).into());
-        let unblocked = Unblocked::faults().ok_or(()).map_err(no_memory)?;
+        let unblocked = Unblocked::faults();
         let prepared = Prepared {
             handles: Cell::new(1),
             record,
@@ -125,6 +127,12 @@ impl GuestThread {
     fn prepared(&self) -> &Prepared {
         // SAFETY: `prepare` leaked it, and the last handle frees it.
         unsafe { self.prepared.as_ref() }
+    }
+
+    /// Unblocks signals that were taken over since. Two loads, if there are none.
+    #[inline]
+    pub(crate) fn renew_mask(&self) {
+        self.prepared().unblocked.renew();
     }
 
     pub(crate) fn room(&self) -> &StackRoom {

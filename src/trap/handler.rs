@@ -2,7 +2,7 @@
 
 use super::error::{InstallError, UninstallError, UninstallRefused};
 use super::fault::on_fault;
-use crate::sys::signals::chain::{self, ChainError, Link};
+use crate::sys::signals::chain::{self, ChainError, Link, Place};
 use crate::sys::signals::shared::Handles;
 use crate::sys::signals::signal;
 
@@ -57,6 +57,9 @@ pub struct TrapHandler {
 impl TrapHandler {
     /// Takes the fault signals over, unless that is done already; what options ask for adds up.
     ///
+    /// Whether it is done, the system is asked: if somebody has taken the handler out since, by installing
+    /// the default action, none, or what was there before, it is installed again.
+    ///
     /// Whatever is installed for them at this moment is remembered, and gets every signal that is no
     /// trap: called with the arguments, on the stack and under the mask that the kernel would have
     /// given it, once only if it was installed for once; or ignored, or the default action, as it
@@ -77,8 +80,8 @@ impl TrapHandler {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// **Cost**: two system calls a signal, the first time. **Progress**: lock-free. **Panics**:
-    /// none. **Signal-safe**: no.
+    /// **Cost**: a system call a signal; two, where the handler is not installed. **Progress**: lock-free.
+    /// **Panics**: none. **Signal-safe**: no.
     ///
     /// # Errors
     ///
@@ -89,24 +92,25 @@ impl TrapHandler {
         }
         let handler = Self { counted: () };
         let mut fresh: [Option<&Link>; signal::FAULTS.len()] = [None; signal::FAULTS.len()];
-        for (link, place) in options.links().filter(|link| !link.is_installed()).zip(0..) {
-            fresh[place] = Some(link);
-            if let Err(error) = link.install(on_fault) {
-                // As before, unless others have it installed as well.
-                if HANDLES.close() {
-                    let fresh = fresh.into_iter().flatten().filter(|link| link.is_installed());
-                    for link in fresh {
-                        let _ = link.uninstall(on_fault);
+        for (link, place) in options.links().zip(0..) {
+            match link.install(on_fault) {
+                Ok(is_fresh) => fresh[place] = is_fresh.then_some(link),
+                Err(error) => {
+                    // As before, unless others have it installed as well.
+                    if HANDLES.close() {
+                        for link in fresh.into_iter().flatten() {
+                            let _ = link.uninstall(on_fault);
+                        }
+                        HANDLES.closed(1);
                     }
-                    HANDLES.closed(1);
+                    return Err(match error {
+                        ChainError::System(number) => InstallError::System(number),
+                        // Only uninstalling can find somebody on top.
+                        ChainError::OutOfMemory | ChainError::InstalledOver => {
+                            InstallError::OutOfMemory
+                        }
+                    });
                 }
-                return Err(match error {
-                    ChainError::System(number) => InstallError::System(number),
-                    // Only uninstalling can find somebody on top.
-                    ChainError::OutOfMemory | ChainError::InstalledOver => {
-                        InstallError::OutOfMemory
-                    }
-                });
             }
         }
         Ok(handler)
@@ -142,26 +146,26 @@ impl TrapHandler {
 
 /// All of the installed links, or none.
 fn take_out() -> Result<(), UninstallRefused> {
-    let refused = |link: &Link, error| match error {
-        ChainError::System(number) => UninstallRefused::System(number),
-        _ => installed_over(link),
-    };
-    let installed = || chain::links(|_| true).filter(|link| link.is_installed());
-    for link in installed() {
-        match link.is_on_top(on_fault) {
-            Ok(true) => {}
-            Ok(false) => return Err(installed_over(link)),
-            Err(error) => return Err(refused(link, error)),
+    let mut ours: [Option<&Link>; signal::FAULTS.len()] = [None; signal::FAULTS.len()];
+    for (link, place) in chain::links(|_| true).zip(0..) {
+        match link.place(on_fault) {
+            Ok(Place::Top) => ours[place] = Some(link),
+            Ok(Place::Nowhere) => {}
+            Ok(Place::Below) => return Err(installed_over(link)),
+            Err(number) => return Err(UninstallRefused::System(number)),
         }
     }
     // Somebody may still come in between, so what was taken out goes back if another one fails.
     let mut taken: [Option<&Link>; signal::FAULTS.len()] = [None; signal::FAULTS.len()];
-    for (link, place) in installed().zip(0..) {
+    for (link, place) in ours.into_iter().flatten().zip(0..) {
         if let Err(error) = link.uninstall(on_fault) {
             for link in taken.into_iter().flatten() {
                 let _ = link.install(on_fault);
             }
-            return Err(refused(link, error));
+            return Err(match error {
+                ChainError::System(number) => UninstallRefused::System(number),
+                _ => installed_over(link),
+            });
         }
         taken[place] = Some(link);
     }

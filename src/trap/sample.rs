@@ -14,6 +14,7 @@ use core::ptr;
 /// 0 if it is no guest that was interrupted: the program counter is in no registered code. Of a guest
 /// that does not run by way of an activation only the program counter is told. Those behind the first
 /// are return addresses: see [`TrapFrame::lookup_address`](super::TrapFrame::lookup_address).
+/// The second frame may be missing, where it is of a [trace](super::Trap::has_all_frames).
 ///
 /// ```no_run
 /// use core::ffi::{c_int, c_void};

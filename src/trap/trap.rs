@@ -70,8 +70,9 @@ impl Trap {
         self.signal
     }
 
-    /// The address that could not be accessed, if it was an access: SIGSEGV or SIGBUS. (0 if the
-    /// processor did not tell: x86-64 does not, for addresses that are none.)
+    /// The address that could not be accessed, if it was an access (SIGSEGV or SIGBUS), and the processor
+    /// gave the address. (x86-64 gives none that it cannot form, such as `1 << 62`, and none of an access
+    /// that is not aligned where it has to be.)
     pub fn faulting_address(&self) -> Option<usize> {
         self.address
     }
@@ -103,8 +104,8 @@ impl Trap {
     /// of the ended call; and then, if a guest had called the host function that made it, that one's, and
     /// so on.
     ///
-    /// They are found by frame pointers. A function without one hides its caller; a chain that is
-    /// broken ends the frames of its call. A host function ends the backtrace, unless it runs in
+    /// They are found by frame pointers. A function without one hides its caller, unless it is the innermost and
+    /// its caller can be told; a chain that is broken ends the frames of its call. A host function ends the backtrace, unless it runs in
     /// [`host_call_from`](super::host_call_from).
     pub fn frames(&self) -> impl ExactSizeIterator<Item = TrapFrame> + '_ {
         let frame = |(i, &pc)| TrapFrame { pc, innermost: i == 0 && self.signal.is_some() };
@@ -112,7 +113,8 @@ impl Trap {
     }
 
     /// Whether there are no more frames than are told: at most [`MOST_FRAMES`](super::MOST_FRAMES) are,
-    /// and none beyond a host function in [`host_call`](super::host_call()).
+    /// and none beyond a host function in [`host_call`](super::host_call()). Nor, if the innermost function may
+    /// have no frame of its own where it trapped and nothing tells: then its caller may be missing.
     pub fn has_all_frames(&self) -> bool {
         self.complete
     }

@@ -62,6 +62,23 @@ fn a_system_that_lets_no_handler_be_installed() {
     });
 }
 
+/// What is nobody's here ends the process all the same.
+#[test]
+fn a_system_that_lets_no_action_be_restored() {
+    let ending = in_child(|| {
+        // SAFETY: the default action; and an end, if the fault were handled for ever.
+        unsafe { libc::signal(libc::SIGSEGV, libc::SIG_DFL) };
+        // SAFETY: as above.
+        unsafe { libc::alarm(20) };
+        let _handler = install().expect("installed");
+        refuse(libc::SYS_rt_sigaction);
+        let nowhere = std::ptr::without_provenance::<u8>(std::hint::black_box(8));
+        // SAFETY: none: this is the fault.
+        unsafe { nowhere.read_volatile() };
+    });
+    assert_eq!(ending, Ending::Signal(libc::SIGSEGV));
+}
+
 #[test]
 fn a_system_that_gives_no_stack() {
     holds_in_child(|| {

@@ -1,7 +1,7 @@
 //! Runs each scenario in two processes, and compares them.
 
 use crate::stage::Stage;
-use crate::{faults, handlers, installing, stack_ends};
+use crate::{faults, handlers, installing, once, stack_ends};
 use std::env;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
@@ -22,8 +22,13 @@ pub(crate) enum Ends {
 
 pub(crate) fn main() {
     let arguments: Vec<_> = env::args().skip(1).collect();
-    let suites =
-        [faults::SCENARIOS, handlers::SCENARIOS, installing::SCENARIOS, stack_ends::SCENARIOS];
+    let suites = [
+        faults::SCENARIOS,
+        once::SCENARIOS,
+        handlers::SCENARIOS,
+        installing::SCENARIOS,
+        stack_ends::SCENARIOS,
+    ];
     let scenarios: Vec<_> = suites.into_iter().flatten().collect();
     if let [child, name, installed] = &*arguments
         && child == "child"

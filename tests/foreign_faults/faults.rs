@@ -44,7 +44,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 
 /// One instruction, wherever it is called from.
 #[inline(never)]
-fn dereference_null() {
+pub(crate) fn dereference_null() {
     let null = black_box(ptr::null_mut::<u8>());
     // SAFETY: none: this is the fault.
     unsafe { null.write_volatile(1) };
@@ -86,7 +86,7 @@ extern "C" fn faulty_handler(_: libc::c_int) {
     dereference_null();
 }
 
-fn set_handler(signal: libc::c_int, handler: usize) {
+pub(crate) fn set_handler(signal: libc::c_int, handler: usize) {
     // SAFETY: zeros are a valid action.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     action.sa_sigaction = handler;
@@ -200,7 +200,7 @@ fn from_host_call(stage: &Stage) {
     stage.call("call", [calls_directly as *const () as i64, load, 0]);
 }
 
-fn breakpoint(stage: &Stage) {
+pub(crate) fn breakpoint(stage: &Stage) {
     stage.install();
     // SAFETY: none: this ends the process.
     #[cfg(target_arch = "x86_64")]
@@ -214,7 +214,7 @@ fn breakpoint(stage: &Stage) {
     };
 }
 
-fn illegal(stage: &Stage) {
+pub(crate) fn illegal(stage: &Stage) {
     stage.install();
     // SAFETY: none: this ends the process.
     #[cfg(target_arch = "x86_64")]

@@ -13,6 +13,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "installing_again_is_installing_once", run: again, ends: Well },
     Scenario { name: "uninstalling_puts_back_what_was_there", run: uninstall, ends: Well },
     Scenario { name: "uninstalling_under_somebody_is_an_error", run: installed_over, ends: Well },
+    Scenario { name: "installing_again_after_somebody_took_it_out", run: taken_out, ends: Well },
+    Scenario { name: "signals_that_are_taken_over_later", run: taken_over_later, ends: Well },
     Scenario { name: "installing_on_many_threads", run: many_threads, ends: Well },
     Scenario { name: "installing_and_uninstalling_at_once", run: at_once, ends: Well },
 ];
@@ -111,6 +113,87 @@ fn installed_over(stage: &Stage) {
         assert_eq!(actions(), before);
     }
     println!("refused");
+}
+
+/// Somebody puts another action in its place, or itself without what it needs: installing again sees that.
+fn taken_out(stage: &Stage) {
+    if stage.with_traps {
+        for before in [libc::SIG_DFL, libc::SIG_IGN, over as *const () as usize] {
+            // SAFETY: a handler that does nothing, or none.
+            SIGNALS
+                .iter()
+                .for_each(|&it| unsafe { assert_ne!(libc::signal(it, before), libc::SIG_ERR) });
+            let handler = install();
+            let thread = GuestThread::prepare(&handler).expect("prepared");
+            let ours = action(libc::SIGSEGV).sa_sigaction;
+            for instead in [before, libc::SIG_DFL, ours, libc::SIG_IGN] {
+                for signal in SIGNALS {
+                    // SAFETY: what was installed, or none.
+                    assert_ne!(unsafe { libc::signal(signal, instead) }, libc::SIG_ERR);
+                    drop(install());
+                    assert_eq!(action(signal).sa_sigaction, ours);
+                }
+                for name in ["load", "unreachable", "divide"] {
+                    stage.guests.run(&thread, name, [0; 3]).expect_err("it traps");
+                }
+            }
+            drop(thread);
+            // What was found last is what goes back; where nothing of ours is, nothing does.
+            // SAFETY: none.
+            unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+            handler.uninstall().expect("nobody is on top");
+            let [segv, bus, ..] = actions().map(|it| it.0);
+            assert_eq!([segv, bus], [libc::SIG_IGN, libc::SIG_DFL]);
+            assert!(actions().iter().all(|it| it.0 != ours));
+        }
+    }
+    println!("in force");
+}
+
+/// A thread that has blocked everything, and was prepared before its signal was taken over.
+fn taken_over_later(stage: &Stage) {
+    #[cfg(target_arch = "x86_64")]
+    const BREAKPOINT: &[u8] = &[0xcc, 0xc3];
+    #[cfg(target_arch = "aarch64")]
+    const BREAKPOINT: &[u8] = &[0x00, 0x00, 0x20, 0xd4, 0xc0, 0x03, 0x5f, 0xd6];
+    fn is_blocked(signal: libc::c_int) -> bool {
+        // SAFETY: zeros are the empty set.
+        let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
+        // SAFETY: only asks.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask) };
+        // SAFETY: asks about a signal that exists.
+        unsafe { libc::sigismember(&mask, signal) == 1 }
+    }
+    if stage.with_traps {
+        // SAFETY: zeros are the empty set.
+        let mut all: libc::sigset_t = unsafe { mem::zeroed() };
+        // SAFETY: a set of ours.
+        unsafe { libc::sigfillset(&mut all) };
+        // SAFETY: as above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &all, ptr::null_mut()) };
+        let (_code, guest) = crate::once::load(BREAKPOINT, Some(0));
+        let few = TrapOptions::new().breakpoints(false);
+        for prepares_again in [false, true] {
+            let handler = TrapHandler::install(few).expect("installed");
+            let thread = GuestThread::prepare(&handler).expect("prepared");
+            stage.guests.run(&thread, "load", [0; 3]).expect_err("it traps");
+            assert!(is_blocked(libc::SIGTRAP) && !is_blocked(libc::SIGSEGV));
+            // And options that ask for less take nothing away.
+            let more = [install(), TrapHandler::install(few).expect("installed")];
+            assert!(is_blocked(libc::SIGTRAP), "on no other thread's behalf");
+            if prepares_again {
+                drop(GuestThread::prepare(&handler).expect("prepared"));
+                assert!(!is_blocked(libc::SIGTRAP));
+            }
+            // SAFETY: (`call`) 1. kept by `_code`; 2. to 4. it calls nothing.
+            let run = thread.catch_traps(|it| unsafe { it.call(guest, (0, 0, 0)) });
+            assert_eq!(run.expect_err("it traps").signal(), Some(libc::SIGTRAP));
+            drop((thread, more));
+            assert!(SIGNALS.into_iter().all(is_blocked), "as before");
+            handler.uninstall().expect("nobody has a handle");
+        }
+    }
+    println!("trapped");
 }
 
 fn many_threads(stage: &Stage) {

@@ -19,6 +19,8 @@ mod installing;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod last_words;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod once;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod stack_ends;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod stage;

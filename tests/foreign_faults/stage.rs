@@ -1,6 +1,6 @@
 //! What a scenario has: guests, and the trap handler or not.
 
-use crate::trap_guests::{Guests, prepared};
+use crate::trap_guests::{Guest, Guests, prepared};
 use pcmap::trap::GuestThread;
 use std::cell::OnceCell;
 
@@ -31,6 +31,20 @@ impl Stage {
         match self.thread.get() {
             Some(thread) => self.guests.run(thread, name, with).expect("it does not trap"),
             None => self.call_directly(name, with),
+        }
+    }
+
+    /// The same, of a guest of the scenario's own.
+    #[expect(unsafe_code, reason = "calls guests")]
+    pub(crate) fn enter(&self, guest: Guest, [a, b, c]: [i64; 3]) -> i64 {
+        match self.thread.get() {
+            Some(thread) => {
+                // SAFETY: (`call`) 1. to 4. the scenario's to answer for.
+                let run = thread.catch_traps(|it| unsafe { it.call(guest, (a, b, c)) });
+                run.expect("it does not trap")
+            }
+            // SAFETY: the scenario's to answer for.
+            None => unsafe { guest(a, b, c) },
         }
     }
 

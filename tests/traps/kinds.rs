@@ -67,9 +67,63 @@ fn accesses() {
 #[cfg(target_arch = "x86_64")]
 fn addresses_that_are_none() {
     let (guests, thread) = (Guests::load(), prepared());
-    let trap = guests.run(&thread, "load", [1 << 62, 0, 0]).expect_err("no address");
-    assert_eq!(check(&guests, &trap, "load", Some(0x21)), code(1));
-    assert_eq!((trap.signal(), trap.faulting_address()), (Some(libc::SIGSEGV), Some(0)));
+    for address in [1 << 47, 1 << 62, i64::MIN, 0xe5e5_e5e5_e5e5_e5e5_u64 as i64] {
+        let trap = guests.run(&thread, "load", [address, 0, 0]).expect_err("no address");
+        assert_eq!(check(&guests, &trap, "load", Some(0x21)), code(1));
+        assert_eq!((trap.signal(), trap.faulting_address()), (Some(libc::SIGSEGV), None));
+        assert!(!trap.to_string().contains("accessing"), "{trap}");
+    }
+    // The kernel's, which can be formed, and nothing at all.
+    for address in [-(1 << 47), 0] {
+        let trap = guests.run(&thread, "load", [address, 0, 0]).expect_err("not the guest's");
+        assert_eq!(trap.faulting_address(), Some(address as usize));
+        assert!(trap.to_string().ends_with(&format!(", accessing {address:#x}")), "{trap}");
+    }
+}
+
+/// Each instruction that raises an exception which tells no address.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn exceptions_that_tell_no_address() {
+    const NONE: i64 = 1 << 62;
+    let odd = [0_u128; 2];
+    let odd = (&raw const odd).addr() as i64 + 1;
+    let instructions: [(&[u8], usize, i64, libc::c_int); 5] = [
+        (&[0x0f, 0x28, 0x07, 0xc3], 0, odd, libc::SIGSEGV), // movaps xmm0, [rdi]; ret
+        (&[0xfa, 0xc3], 0, 0, libc::SIGSEGV),               // cli; ret
+        (&[0xcd, 0x20, 0xc3], 0, 0, libc::SIGSEGV),         // int 0x20; ret
+        // mov rax, rbp; mov rbp, rdi; mov rcx, [rbp]; mov rbp, rax; ret: by way of the frame pointer
+        (
+            &[0x48, 0x89, 0xe8, 0x48, 0x89, 0xfd, 0x48, 0x8b, 0x4d, 0x00, 0x48, 0x89, 0xc5, 0xc3],
+            6,
+            NONE,
+            libc::SIGBUS,
+        ),
+        (&[0xff, 0xe7], 0, NONE, libc::SIGSEGV), // jmp rdi
+    ];
+    let thread = prepared();
+    for (text, at, with, signal) in instructions {
+        let mut image = CodeImage::builder(text.to_vec());
+        image.function(FuncKey::new(0, 0), 0..text.len(), "guest").expect("in the text");
+        image.trap(at, code(5)).expect("in the text");
+        let engine = Engine::new(EngineConfig::new()).expect("memory");
+        let loaded = EngineCode::load(&engine, image.finish().expect("whole")).expect("memory");
+        let start = loaded.text_range().start.as_ptr();
+        // SAFETY: such a function.
+        let guest = unsafe { std::mem::transmute::<*const u8, Guest>(start) };
+        for _ in 0..3 {
+            // SAFETY: (`call`) 1. kept by `loaded`; 2. to 4. it calls nothing.
+            let run = thread.catch_traps(|it| unsafe { it.call(guest, (with, 0, 0)) });
+            let trap = run.expect_err("it traps");
+            assert_eq!(
+                (trap.cause(), trap.signal()),
+                (Cause::Code(code(5)), Some(signal)),
+                "{text:x?}"
+            );
+            assert_eq!(trap.faulting_address(), None);
+            assert!(!trap.to_string().contains("accessing"), "{trap}");
+        }
+    }
 }
 
 #[test]

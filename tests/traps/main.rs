@@ -9,6 +9,7 @@ mod compiler;
 #[path = "../trap_guests/mod.rs"]
 mod trap_guests;
 
+mod edges_of_frames;
 mod frames;
 mod host_stack;
 mod host_traps;

@@ -1,9 +1,9 @@
 #![expect(unsafe_code, reason = "sigaction, and calls of handlers")]
 //! What is installed for a signal: asking, installing, and calling a handler as the kernel would.
 
+use super::ending::end_without_room;
 use super::interrupted::Interrupted;
 use super::machine::{self, Departure};
-use super::signal::SI_KERNEL;
 use crate::sys::pages::{ErrorNumber, last_error};
 use core::ffi::{c_int, c_void};
 use core::ops::Range;
@@ -92,6 +92,13 @@ impl Action {
         self.0.sa_sigaction == handler as usize
     }
 
+    /// Whether the kernel calls its handler as [`Action::of_runtime`] asks for. (`signal` installs a handler
+    /// without these flags, also one that it has given back before.)
+    pub(crate) fn is_called_right(&self) -> bool {
+        const NEEDED: c_int = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        self.0.sa_flags & (NEEDED | libc::SA_RESETHAND) == NEEDED
+    }
+
     /// Whether it is good for one signal only (`SA_RESETHAND`).
     pub(crate) fn is_for_once(&self) -> bool {
         self.0.sa_flags & libc::SA_RESETHAND != 0
@@ -112,7 +119,8 @@ impl Action {
         // Where the kernel cannot write its frame of a SIGSEGV, the process ends. (Of another signal it would
         // try a SIGSEGV, which is what a copy that does not fit faults with.)
         if signal == libc::SIGSEGV && elsewhere.as_ref().is_some_and(|room| !is_writable(room)) {
-            end_without_room();
+            // SAFETY: (`end_without_room`) 1. by 2.
+            unsafe { end_without_room(context) };
             return Departure::NONE;
         }
         let copy = elsewhere.map(|room| {
@@ -196,24 +204,6 @@ fn is_writable(part: &Range<usize>) -> bool {
         // SAFETY: the kernel writes the mask there, where nobody has anything; or says that it cannot.
         unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, none, at, bytes) == 0 }
     })
-}
-
-/// Ends the process when the handler that is running returns, as the kernel does if it cannot write its
-/// frame: by a SIGSEGV that tells nothing, at the interrupted instruction.
-#[cold]
-fn end_without_room() {
-    // SAFETY: all zero is valid.
-    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
-    (info.si_signo, info.si_code) = (libc::SIGSEGV, SI_KERNEL);
-    // SAFETY: asks for a number.
-    let process = unsafe { libc::getpid() };
-    // SAFETY: as above.
-    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
-    let _ = Action::default().install(libc::SIGSEGV);
-    // SAFETY: a thread may send itself whatever it likes. It is blocked until the handler returns.
-    unsafe {
-        libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGSEGV, &raw const info)
-    };
 }
 
 /// The mask of the interrupted code: what the kernel adds a handler's own to. Only as much as the

@@ -2,14 +2,14 @@
 //! The actions that were there before, and handing a signal on to them as if ours had never been.
 
 use super::action::{Action, Delivery, Handler};
-use super::interrupted::Interrupted;
+use super::ending::take_default_action;
 use super::machine::Departure;
-use super::signal::{FAULTS, is_breakpoint_code, is_elsewhere, is_from_kernel};
+use super::signal::{FAULTS, is_forced};
 use crate::memory::try_box;
 use crate::sys::pages::ErrorNumber;
 use core::ffi::c_int;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 /// What was installed for one signal.
 struct Remembered {
@@ -23,7 +23,20 @@ pub(crate) struct Link {
     signal: c_int,
     /// Set before ours is installed, and never freed: a handler may be reading it.
     before: AtomicPtr<Remembered>,
-    installed: AtomicBool,
+    /// Ours was installed, and not seen to be gone since: if there is another handler, ours may be below it.
+    below: AtomicBool,
+}
+
+/// Where ours is among a signal's handlers, as far as the system tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The kernel calls it.
+    Top,
+    /// Somebody has installed a handler over it since, which may hand on to it.
+    Below,
+    /// It was not installed, or somebody has taken it out: the action is the default, none, or what was there
+    /// before.
+    Nowhere,
 }
 
 /// Why the chain was not changed.
@@ -51,6 +64,16 @@ static CHAIN: [Link; FAULTS.len()] = {
     chain
 };
 
+/// How often ours was installed for a signal.
+static TIMES_TAKEN_OVER: AtomicUsize = AtomicUsize::new(0);
+
+/// How often signals were taken over: as long as this is the same, they are the same signals, or fewer.
+#[inline]
+pub(crate) fn times_taken_over() -> usize {
+    // Acquire: pairs with Release in `install`; the links that were counted tell so.
+    TIMES_TAKEN_OVER.load(Ordering::Acquire)
+}
+
 /// The links of the signals for which `wanted` holds.
 pub(crate) fn links(wanted: impl Fn(c_int) -> bool) -> impl Iterator<Item = &'static Link> {
     CHAIN.iter().filter(move |link| wanted(link.signal))
@@ -58,11 +81,16 @@ pub(crate) fn links(wanted: impl Fn(c_int) -> bool) -> impl Iterator<Item = &'st
 
 impl Link {
     const fn of(signal: c_int) -> Self {
-        Self { signal, before: AtomicPtr::new(ptr::null_mut()), installed: AtomicBool::new(false) }
+        Self { signal, before: AtomicPtr::new(ptr::null_mut()), below: AtomicBool::new(false) }
     }
 
     pub(crate) fn signal(&self) -> c_int {
         self.signal
+    }
+
+    /// Whether ours is in the chain, for all that was seen.
+    pub(crate) fn is_taken_over(&self) -> bool {
+        self.below.load(Ordering::Acquire)
     }
 
     fn before(&self) -> Option<&'static Remembered> {
@@ -72,26 +100,36 @@ impl Link {
         unsafe { before.as_ref() }
     }
 
-    /// Installs `handler`, and remembers what was there. Nothing, if it is installed already.
+    /// Installs `handler`, and remembers what was there, unless it is in the chain; says whether it was not.
     ///
     /// Any number of threads may do this at a time: whoever comes second helps or finds it done.
-    pub(crate) fn install(&self, handler: Handler) -> Result<(), ChainError> {
-        if self.is_installed() {
-            return Ok(());
-        }
+    pub(crate) fn install(&self, handler: Handler) -> Result<bool, ChainError> {
         let found = Action::installed(self.signal)?;
-        if !found.is_handler(handler) {
-            // First remember, then install: what faults in between goes the old way, and what
-            // faults behind it finds it.
-            self.remember(found)?;
-            let replaced = Action::of_runtime(handler, &found).install(self.signal)?;
-            if !replaced.is_handler(handler) && replaced != found {
-                // Somebody else was in between.
-                self.remember(replaced)?;
+        let place = self.place_by(&found, handler);
+        match place {
+            Place::Below => {}
+            Place::Top if found.is_called_right() => {}
+            Place::Top => {
+                let before = self.before().map_or(found, |known| known.action);
+                Action::of_runtime(handler, &before).install(self.signal)?;
+            }
+            Place::Nowhere => {
+                // First remember, then install: what faults in between goes the old way, and what
+                // faults behind it finds it.
+                self.remember(found)?;
+                let replaced = Action::of_runtime(handler, &found).install(self.signal)?;
+                if !replaced.is_handler(handler) && replaced != found {
+                    // Somebody else was in between.
+                    self.remember(replaced)?;
+                }
             }
         }
-        self.installed.store(true, Ordering::Release);
-        Ok(())
+        self.below.store(true, Ordering::Release);
+        let is_fresh = place == Place::Nowhere;
+        if is_fresh {
+            TIMES_TAKEN_OVER.fetch_add(1, Ordering::Release);
+        }
+        Ok(is_fresh)
     }
 
     fn remember(&self, action: Action) -> Result<(), ChainError> {
@@ -106,14 +144,23 @@ impl Link {
         Ok(())
     }
 
-    /// Whether ours is in the chain.
-    pub(crate) fn is_installed(&self) -> bool {
-        self.installed.load(Ordering::Acquire)
+    /// Where `handler` is. The system is asked; only whether there is one below a foreign handler it
+    /// cannot tell.
+    pub(crate) fn place(&self, handler: Handler) -> Result<Place, ErrorNumber> {
+        Ok(self.place_by(&Action::installed(self.signal)?, handler))
     }
 
-    /// Whether `handler` is what the kernel calls.
-    pub(crate) fn is_on_top(&self, handler: Handler) -> Result<bool, ChainError> {
-        Ok(Action::installed(self.signal)?.is_handler(handler))
+    fn place_by(&self, found: &Action, handler: Handler) -> Place {
+        if found.is_handler(handler) {
+            return Place::Top;
+        }
+        let calls = !found.is_default() && !found.is_ignore();
+        let is_of_before = self.before().is_some_and(|known| known.action == *found);
+        if calls && !is_of_before && self.below.load(Ordering::Acquire) {
+            return Place::Below;
+        }
+        self.below.store(false, Ordering::Release);
+        Place::Nowhere
     }
 
     /// Puts back what was there before, unless `handler` is not what is installed.
@@ -125,7 +172,7 @@ impl Link {
             replaced.install(self.signal)?;
             return Err(ChainError::InstalledOver);
         }
-        self.installed.store(false, Ordering::Release);
+        self.below.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -144,29 +191,11 @@ impl Link {
                 return unsafe { before.action.call(self.signal, delivery) };
             }
             // What somebody sent can be ignored, and a report; a fault cannot, and kills.
-            Some(before)
-                if before.action.is_ignore()
-                    && (!is_from_kernel(code) || is_elsewhere(self.signal, code)) => {}
-            // SAFETY: (`take_default_action`) 1. by 1.
-            _ => unsafe { self.take_default_action(code, delivery) },
+            Some(before) if before.action.is_ignore() && !is_forced(self.signal, code) => {}
+            // SAFETY: (`take_default_action`) 1. by 1.; 2. nobody uses it any more.
+            _ => unsafe { take_default_action(self.signal, delivery.info, delivery.context) },
         }
         Departure::NONE
-    }
-
-    /// Restores the default action. A fault then happens again, at the same instruction, and ends
-    /// the process with everything as it was; a signal that was sent is sent again.
-    ///
-    /// # Safety
-    ///
-    /// 1. The delivery is that of this signal.
-    unsafe fn take_default_action(&self, code: c_int, delivery: Delivery) {
-        let restored = Action::default().install(self.signal);
-        // SAFETY: (`from_handler`) 1. by 1.; 2. gone before anything else is done.
-        let interrupted = unsafe { Interrupted::from_handler(delivery.context) };
-        if restored.is_err() || !repeats(self.signal, code, interrupted) {
-            // SAFETY: may be called in handlers. The signal is blocked until this one returns.
-            unsafe { libc::raise(self.signal) };
-        }
     }
 }
 
@@ -179,14 +208,6 @@ impl Remembered {
     fn is_callable(&self) -> bool {
         let handler = !self.action.is_default() && !self.action.is_ignore();
         handler && !(self.action.is_for_once() && self.spent.swap(true, Ordering::Relaxed))
-    }
-}
-
-/// Whether the signal comes again by itself when its handler returns; sees to it, where it can.
-fn repeats(signal: c_int, code: c_int, interrupted: Interrupted<'_>) -> bool {
-    match signal {
-        libc::SIGTRAP => is_breakpoint_code(code) && interrupted.repeat_breakpoint(),
-        _ => is_from_kernel(code) && !is_elsewhere(signal, code),
     }
 }
 

@@ -2,8 +2,8 @@
 //! What a signal interrupted: the thread's registers, as the kernel saved them.
 
 use super::alternate_stack;
-use super::machine::{self, Recovery, Registers};
-use core::ffi::c_void;
+use super::machine::{self, LONGEST, Recovery, Registers};
+use core::ffi::{c_int, c_void};
 use core::ops::Range;
 
 /// The frame of the signal whose handler is running.
@@ -45,15 +45,22 @@ impl Interrupted<'_> {
         alternate_stack::range(self.stack)
     }
 
-    /// Makes the thread execute the breakpoint instruction again that it has executed, if it has.
-    pub(crate) fn repeat_breakpoint(self) -> bool {
-        machine::repeat_breakpoint(self.registers)
+    /// Whether the interrupted instruction may have raised a signal whose cause the kernel does not tell.
+    #[inline]
+    pub(crate) fn may_have_raised(&self, signal: c_int) -> bool {
+        machine::may_have_raised(self.registers, signal)
+    }
+
+    /// Whether the interrupted instruction, which is told, cannot have raised such a signal after all.
+    pub(crate) fn cannot_have_raised(&self, signal: c_int, instruction: [u8; LONGEST]) -> bool {
+        machine::cannot_have_raised(self.registers, signal, instruction)
     }
 
     /// Makes the thread go on at a recovery point when the handler returns, with the signal mask and
     /// the alternate stack that it had.
     #[inline]
     pub(crate) fn recover(self, to: Recovery) {
-        machine::recover(self.registers, to);
+        // SAFETY: (`recover`) 1. by 1. of `from_handler`.
+        unsafe { machine::recover(self.registers, to) };
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`action`]: what is installed for a signal; asking, installing, calling a handler;
 //! - [`chain`]: the actions that were there before, and handing a signal on to them;
+//! - [`ending`]: the default action, when that was there before;
 //! - [`signal`]: which signal it is, where it comes from, which address it is about;
 //! - [`interrupted`]: the registers of the interrupted code, to read and to change;
 //! - [`machine`]: what differs between architectures: registers by name, and a little assembly;
@@ -14,13 +15,14 @@
 //! - [`own_thread`]: a pointer of the thread's own, for ordinary code;
 //! - [`shared`]: words that a thread shares with its handlers, and a count of handles.
 //!
-//! On a handler's path are `signal`, `interrupted`, `machine` and the loads of `shared`; `chain` and
-//! `action` where a signal is none of ours.
+//! On a handler's path are `signal`, `interrupted`, `machine` and the loads of `shared`; `chain`,
+//! `action` and `ending` where a signal is none of ours.
 
 pub(crate) mod action;
 pub(crate) mod alternate_stack;
 pub(crate) mod catching;
 pub(crate) mod chain;
+pub(crate) mod ending;
 pub(crate) mod fault_mask;
 pub(crate) mod interrupted;
 pub(crate) mod lineage;

@@ -1,10 +1,13 @@
 #![expect(unsafe_code, reason = "assembly")]
 //! The AArch64 port (AAPCS64).
 
-use super::{MOST_BYTES, Recovery, Registers, Unframed};
+use super::{Call, MOST_BYTES, Recovery, Registers, Setup, Unframed};
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::ptr;
+
+/// The longest instruction.
+pub(crate) const LONGEST: usize = 4;
 
 /// Calls `call(data)`. Returns 0 behind it, and [`RECOVERED`](super::RECOVERED) if the thread was sent
 /// to `recovery`, which is written before the call.
@@ -172,6 +175,10 @@ pub(crate) fn is_kernels_frame(frame: usize, info: *mut c_void, _context: *mut c
     frame == info.addr()
 }
 
+/// The registers in a signal frame before the records: the fault's address, x0 to x30, sp, pc and the flags;
+/// the records are at a multiple of 16.
+const REGISTERS: usize = (35 * 8_usize).next_multiple_of(16);
+
 /// Copies the kernel's frame to below `sp`, where the kernel would have put it; gives the copy, which
 /// the thread can return from instead of the frame. Signal-safe.
 ///
@@ -194,9 +201,6 @@ pub(crate) unsafe fn copy_frame(
     const RECORDS: usize = 4096;
     // `struct extra_context`: where the rest is, and how long; it follows the frame.
     const EXTRA: u32 = 0x4558_5401;
-    // The registers before the records: the fault's address, x0 to x30, sp, pc and the flags; the
-    // records are at a multiple of 16.
-    const REGISTERS: usize = (35 * 8_usize).next_multiple_of(16);
     // The caller's frame pointer and link, above all (`struct frame_record`).
     const LINK: usize = 16;
     let context: *mut libc::ucontext_t = context.cast();
@@ -279,14 +283,45 @@ pub(crate) unsafe fn caller(registers: Registers) -> Registers {
     Registers { pc: registers.link, ..registers }
 }
 
-/// Makes the interrupted code execute a breakpoint instruction again: it is still there.
-pub(crate) fn repeat_breakpoint(_context: &mut libc::mcontext_t) -> bool {
+/// Whether the interrupted instruction may have raised a signal whose cause the kernel does not tell: of
+/// instructions it tells the cause. Signal-safe.
+#[inline]
+pub(crate) fn may_have_raised(_context: &libc::mcontext_t, _signal: c_int) -> bool {
+    false
+}
+
+/// Whether the interrupted instruction, which is told, cannot have raised that after all. Signal-safe.
+#[inline]
+pub(crate) fn cannot_have_raised(
+    _context: &libc::mcontext_t,
+    _signal: c_int,
+    _instruction: [u8; LONGEST],
+) -> bool {
     true
 }
 
+/// Makes the return from a handler a fault, once the registers are as they were: the kernel then finds a first
+/// record of a kind that there is not. Signal-safe.
+///
+/// # Safety
+///
+/// 1. `context` is what the kernel gave the handler that is running, and nobody else uses it.
+pub(crate) unsafe fn spoil(context: *mut c_void) {
+    let context: *mut libc::ucontext_t = context.cast();
+    // SAFETY: by 1. the kernel has written it; only the address is taken.
+    let registers = unsafe { &raw mut (*context).uc_mcontext };
+    let magic: *mut u32 = registers.cast::<u8>().wrapping_add(REGISTERS).cast();
+    // SAFETY: by 1. a record's head, or the end of them.
+    unsafe { magic.write(u32::MAX) };
+}
+
 /// Sends the interrupted code to a recovery point. Signal-safe.
+///
+/// # Safety
+///
+/// 1. The context is that of the kernel's frame of the handler that is running.
 #[inline]
-pub(crate) fn recover(context: &mut libc::mcontext_t, to: Recovery) {
+pub(crate) unsafe fn recover(context: &mut libc::mcontext_t, to: Recovery) {
     // What kind of branch led to the interrupted instruction: that is over.
     const BRANCH_TYPE: u64 = 0b11 << 10;
     context.pc = to.pc as u64;
@@ -306,15 +341,47 @@ pub(crate) fn return_address(stored: usize) -> usize {
     address
 }
 
-/// Where the return address is, if an instruction stands where functions have no frame: `first` says
-/// that it is a function's first.
-#[inline]
-pub(crate) fn unframed(instruction: [u8; MOST_BYTES], first: bool) -> Option<Unframed> {
-    const SAVE: u32 = 0xa9bf_7bfd; // stp x29, x30, [sp, #-16]!
-    const SET: u32 = 0x9100_03fd; // mov x29, sp
-    const RETURN: u32 = 0xd65f_03c0; // ret
-    let known = matches!(u32::from_le_bytes(instruction), SAVE | SET | RETURN);
-    (known || first).then_some(Unframed::Linked)
+/// How many instructions from a function's start its frame is set up, and how many may follow its end.
+const REACH: usize = 16;
+
+/// Whether the function has its frame at its byte `at`; `byte` gives a byte of its text, by the offset in it.
+/// Signal-safe: a bounded number of bytes.
+pub(crate) fn setup(byte: impl Fn(usize) -> Option<u8>, at: usize) -> Setup {
+    let word = |at: usize| {
+        let bytes = [0, 1, 2, 3].map(|i| byte(at + i));
+        bytes
+            .iter()
+            .all(Option::is_some)
+            .then(|| u32::from_le_bytes(bytes.map(|it| it.unwrap_or(0))))
+    };
+    let is = |at: usize, bits: u32, mask: u32| word(at).is_some_and(|it| it & mask == bits);
+    // mov x29, sp; and with a distance: add x29, sp, #…
+    let sets = |&at: &usize| is(at, 0x9100_03fd, 0xff80_03ff);
+    // ldp x29, x30, [sp], #…; ldp x29, x30, [sp, #…]
+    let ends = |at: usize| is(at, 0xa8c0_7bfd, 0xffc0_7fff) || is(at, 0xa940_7bfd, 0xffc0_7fff);
+    // ret; br; b
+    let leaves = |at: usize| {
+        is(at, 0xd65f_0000, 0xffff_fc1f)
+            || is(at, 0xd61f_0000, 0xffff_fc1f)
+            || is(at, 0x1400_0000, 0xfc00_0000)
+    };
+    const NOT: Setup = Setup::Not(Unframed::Linked);
+    let set = (0..REACH).map(|i| i * 4).take_while(|&i| i <= at).find(sets);
+    if at == 0 || set == Some(at) || is(at, 0xd65f_03c0, u32::MAX) {
+        return NOT;
+    }
+    let before = (1..=REACH).filter_map(|i| at.checked_sub(i * 4));
+    let end = before.take_while(|&i| !leaves(i)).any(ends);
+    match set {
+        _ if end => NOT,
+        Some(_) => Setup::Done,
+        None => NOT,
+    }
+}
+
+/// What the instruction before a return address calls: nobody asks.
+pub(crate) fn call_before(_return_address: usize, _byte: impl Fn(usize) -> Option<u8>) -> Call {
+    Call::None
 }
 
 /// Whether an instruction accesses memory at an address that it computes from the stack pointer, however

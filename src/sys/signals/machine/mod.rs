@@ -17,6 +17,10 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 #[cfg(target_arch = "x86_64")]
+mod frame_setup;
+#[cfg(target_arch = "x86_64")]
+mod general_protection;
+#[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 #[cfg(target_arch = "aarch64")]
@@ -57,7 +61,7 @@ impl Departure {
     }
 }
 
-/// How many bytes of an instruction [`unframed`] and [`accesses_by_stack_pointer`] look at.
+/// How many bytes of an instruction [`accesses_by_stack_pointer`] looks at.
 pub(crate) const MOST_BYTES: usize = 4;
 
 /// Where the return address is in a function without a frame.
@@ -68,6 +72,31 @@ pub(crate) enum Unframed {
     OnStack(usize),
     /// In the link register.
     Linked,
+}
+
+/// Whether a function has its frame at an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "there the text tells"))]
+pub(crate) enum Setup {
+    Done,
+    /// Not yet, or no more.
+    Not(Unframed),
+    /// It has set one up; the text does not tell whether it has taken that down.
+    Perhaps,
+    /// The text does not show that it ever has one.
+    Untold,
+}
+
+/// What an instruction before a return address calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "there nothing is in doubt"))]
+pub(crate) enum Call {
+    /// A function at this address.
+    Of(usize),
+    /// What a register or memory says.
+    Indirect,
+    /// It is no call.
+    None,
 }
 
 /// The registers that a stack walk begins with.

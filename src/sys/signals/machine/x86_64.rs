@@ -1,10 +1,17 @@
 #![expect(unsafe_code, reason = "assembly")]
 //! The x86-64 port (System V).
 
-use super::{MOST_BYTES, Recovery, Registers, Unframed};
+pub(crate) use super::frame_setup::{call_before, setup};
+pub(crate) use super::general_protection::LONGEST;
+use super::general_protection::is_plain_access;
+use super::{MOST_BYTES, Recovery, Registers};
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::ptr;
+
+/// Flags: string instructions go downwards; accesses are checked for alignment.
+const DIRECTION: i32 = 1 << 10;
+pub(crate) const ALIGNMENT_CHECK: i32 = 1 << 18;
 
 /// Bytes below the stack pointer that interrupted code may use.
 const RED_ZONE: usize = 128;
@@ -27,7 +34,7 @@ pub(crate) unsafe extern "C" fn enter(
     // rsp is 8 off a multiple of 16 here; the six registers and the control words align it for the
     // call. Of the vector and floating-point units the convention preserves only the control words,
     // which a guest may have changed when it faults; it also wants the x87 stack empty and the
-    // direction flag clear.
+    // direction flag clear. That accesses are not checked for alignment, compilers take for granted.
     naked_asm!(
         ".cfi_startproc",
         "endbr64",
@@ -62,7 +69,9 @@ pub(crate) unsafe extern "C" fn enter(
         "fninit",
         "fldcw [rsp + 4]",
         "ldmxcsr [rsp]",
-        "cld",
+        "pushfq",
+        "and dword ptr [rsp], {flags}",
+        "popfq",
         "mov eax, 1",
         "3:", // from here on no more
         "add rsp, 8",
@@ -75,6 +84,7 @@ pub(crate) unsafe extern "C" fn enter(
         ".cfi_def_cfa rsp, 8",
         "ret",
         ".cfi_endproc",
+        flags = const !(DIRECTION | ALIGNMENT_CHECK),
     )
 }
 
@@ -100,7 +110,8 @@ macro_rules! handler_entry {
             context: *mut core::ffi::c_void,
         ) {
             // The signal's number and what is told about it are kept for `depart`. The fourth argument
-            // is where the return address is: if the kernel has called, its frame.
+            // is where the return address is: if the kernel has called, its frame. The kernel clears the
+            // direction flag for handlers, and leaves alignment checks as they were.
             core::arch::naked_asm!(
                 ".cfi_startproc",
                 "endbr64",
@@ -111,6 +122,9 @@ macro_rules! handler_entry {
                 ".cfi_def_cfa_register rbp",
                 "push rdi",
                 "push rsi",
+                "pushfq",
+                "and dword ptr [rsp], {flags}",
+                "popfq",
                 "lea rcx, [rbp + 8]",
                 "call {body}",
                 "pop rsi",
@@ -121,6 +135,7 @@ macro_rules! handler_entry {
                 "jnz {depart}",
                 "ret",
                 ".cfi_endproc",
+                flags = const !$crate::sys::signals::machine::ALIGNMENT_CHECK,
                 body = sym $body,
                 depart = sym $crate::sys::signals::machine::depart,
             )
@@ -169,6 +184,12 @@ pub(crate) fn is_kernels_frame(frame: usize, _info: *mut c_void, context: *mut c
     frame.checked_add(size_of::<usize>()) == Some(context.addr())
 }
 
+/// The first part of the floating-point and vector state in a signal frame; where in it the kernel says what
+/// more there is (`struct _fpx_sw_bytes`): a magic number, the length.
+const LEGACY: usize = 512;
+const TOLD: usize = 464;
+const MAGIC: u32 = 0x4650_5853;
+
 /// Copies the kernel's frame to below `sp`, where the kernel would have put it; gives the copy, which
 /// the thread can return from instead of the frame. Signal-safe.
 ///
@@ -188,10 +209,6 @@ pub(crate) unsafe fn copy_frame(
     context: *mut c_void,
     sp: usize,
 ) -> usize {
-    const LEGACY: usize = 512;
-    // Where the kernel says what the state is (`struct _fpx_sw_bytes`): a magic number, the length.
-    const TOLD: usize = 464;
-    const MAGIC: u32 = 0x4650_5853;
     let context: *mut libc::ucontext_t = context.cast();
     // SAFETY: by 1. the kernel has written it.
     let state: *const u8 = unsafe { (*context).uc_mcontext.fpregs }.cast();
@@ -261,44 +278,98 @@ pub(crate) unsafe fn caller(registers: Registers) -> Registers {
     Registers { pc, sp: registers.sp.wrapping_add(size_of::<usize>()), ..registers }
 }
 
-/// Makes the interrupted code execute a breakpoint instruction again. Not if there is none in front of it
-/// (any more): the processor has gone past it.
-pub(crate) fn repeat_breakpoint(context: &mut libc::mcontext_t) -> bool {
-    const BREAKPOINT: u8 = 0xcc;
-    let pc = &mut context.gregs[libc::REG_RIP as usize];
-    let before = ptr::with_exposed_provenance::<u8>((*pc as usize).wrapping_sub(1));
-    // SAFETY: the thread has just executed it.
-    let is_breakpoint = unsafe { before.read_volatile() } == BREAKPOINT;
-    if is_breakpoint {
-        *pc -= 1;
-    }
-    is_breakpoint
+/// Whether the interrupted instruction may have raised a signal whose cause the kernel does not tell: which
+/// exception the thread's last one was. Signal-safe.
+#[inline]
+pub(crate) fn may_have_raised(context: &libc::mcontext_t, signal: c_int) -> bool {
+    // Intel's manual, volume 3, chapter 6; `linux/arch/x86/kernel/traps.c` has their signals.
+    const BREAKPOINT: i64 = 3;
+    const NOT_PRESENT: i64 = 11;
+    const STACK: i64 = 12;
+    const GENERAL_PROTECTION: i64 = 13;
+    let exception = context.gregs[libc::REG_TRAPNO as usize];
+    matches!(
+        (signal, exception),
+        (libc::SIGTRAP, BREAKPOINT)
+            | (libc::SIGBUS, NOT_PRESENT | STACK)
+            | (libc::SIGSEGV, GENERAL_PROTECTION)
+    )
+}
+
+/// Whether the interrupted instruction, which is told, cannot have raised that after all: the exception was an
+/// earlier one. Signal-safe.
+pub(crate) fn cannot_have_raised(
+    context: &libc::mcontext_t,
+    signal: c_int,
+    instruction: [u8; LONGEST],
+) -> bool {
+    const REGISTERS: [c_int; 16] = [
+        libc::REG_RAX,
+        libc::REG_RCX,
+        libc::REG_RDX,
+        libc::REG_RBX,
+        libc::REG_RSP,
+        libc::REG_RBP,
+        libc::REG_RSI,
+        libc::REG_RDI,
+        libc::REG_R8,
+        libc::REG_R9,
+        libc::REG_R10,
+        libc::REG_R11,
+        libc::REG_R12,
+        libc::REG_R13,
+        libc::REG_R14,
+        libc::REG_R15,
+    ];
+    let register = |number: u8| {
+        let at = REGISTERS.get(usize::from(number)).map_or(0, |&at| at as usize);
+        context.gregs.get(at).map_or(0, |&value| value as u64)
+    };
+    signal == libc::SIGSEGV && is_plain_access(&instruction, register)
+}
+
+/// Makes the return from a handler a fault, once the registers are as they were: the kernel then finds the state
+/// of the floating-point and vector units in its own memory. Signal-safe.
+///
+/// # Safety
+///
+/// 1. `context` is what the kernel gave the handler that is running, and nobody else uses it.
+pub(crate) unsafe fn spoil(context: *mut c_void) {
+    const OF_THE_KERNEL: usize = usize::MAX & !0xfff;
+    let context: *mut libc::ucontext_t = context.cast();
+    // SAFETY: by 1.
+    unsafe { (*context).uc_mcontext.fpregs = ptr::without_provenance_mut(OF_THE_KERNEL) };
 }
 
 /// Sends the interrupted code to a recovery point. Signal-safe.
+///
+/// The upper halves of the vector registers are cleared: code of 128-bit instructions, such as a Rust
+/// compiler's by default, is slow where they are in use (Intel's optimization manual, "Mixing Intel AVX code
+/// with Intel SSE code"), and nothing else clears them.
+///
+/// # Safety
+///
+/// 1. The context is that of the kernel's frame of the handler that is running.
 #[inline]
-pub(crate) fn recover(context: &mut libc::mcontext_t, to: Recovery) {
+pub(crate) unsafe fn recover(context: &mut libc::mcontext_t, to: Recovery) {
+    // Parts of the state that are in use: in the header, behind the legacy part.
+    const UPPER_HALVES: u64 = (1 << 2) | (1 << 6);
     context.gregs[libc::REG_RIP as usize] = to.pc as i64;
     context.gregs[libc::REG_RSP as usize] = to.sp as i64;
+    let state: *mut u8 = context.fpregs.cast();
+    // SAFETY: by 1. the state, aligned, is as long as this at least.
+    let [magic, _] = unsafe { state.wrapping_add(TOLD).cast::<[u32; 2]>().read() };
+    if magic == MAGIC {
+        let in_use = state.wrapping_add(LEGACY).cast::<u64>();
+        // SAFETY: by 1., as the magic number says that the header is there.
+        unsafe { *in_use &= !UPPER_HALVES };
+    }
 }
 
 /// The return address in what a call has stored.
 #[inline]
 pub(crate) fn return_address(stored: usize) -> usize {
     stored
-}
-
-/// Where the return address is, if an instruction stands where functions have no frame: `first` says
-/// that it is a function's first.
-#[inline]
-pub(crate) fn unframed(instruction: [u8; MOST_BYTES], first: bool) -> Option<Unframed> {
-    match instruction {
-        // push rbp; ret; ret, and so many bytes of arguments with it
-        [0x55, ..] | [0xc3, ..] | [0xc2, ..] => Some(Unframed::OnStack(0)),
-        // mov rbp, rsp
-        [0x48, 0x89, 0xe5, _] | [0x48, 0x8b, 0xec, _] => Some(Unframed::OnStack(8)),
-        _ => first.then_some(Unframed::OnStack(0)),
-    }
 }
 
 /// Whether an instruction accesses memory at an address that it computes from the stack pointer, however
