@@ -156,16 +156,11 @@ fn refuse_host_function(
     registers: Registers,
     code: &Reader<'_, ResidentCode>,
 ) -> Option<Recovery> {
-<<<<<<< HEAD
     let address = signal.address()?;
     let below = registers.sp.wrapping_sub(address);
-    if !signal.finds_no_memory() || !machine::is_stack_probe(registers.pc, below) {
-=======
-    let below = registers.sp.wrapping_sub(signal.address());
     // Where there is no instruction, none can be looked at.
-    let is_access = signal.finds_no_memory() && signal.address() != registers.pc;
+    let is_access = signal.finds_no_memory() && address != registers.pc;
     if !is_access || !machine::is_stack_probe(registers.pc, below) {
->>>>>>> ea39260367d9088f423038efe3cb44c5e491aedc
         return None;
     }
     let threads = threads();
