@@ -76,7 +76,9 @@ mod tests {
         use Setup::{Done, Perhaps, Untold};
         const TOP: Setup = Setup::Not(Unframed::OnStack(0));
         const ABOVE: Setup = Setup::Not(Unframed::OnStack(8));
-        let cases: [(&[u8], &[(usize, Setup)]); 6] = [
+        /// Code, and what is so at some of its boundaries.
+        type Case = (&'static [u8], &'static [(usize, Setup)]);
+        let cases: [Case; 6] = [
             // push rbp; mov rbp, rsp; nop; pop rbp; ret; ud2
             (
                 &[0x55, 0x48, 0x89, 0xe5, 0x90, 0x5d, 0xc3, 0x0f, 0x0b],
