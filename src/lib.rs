@@ -54,7 +54,8 @@
 //!   reader or the bytes;
 //! - the constant-time methods of `StoreCodeMut`.
 //!
-//! With the feature `trap`: `sample_guest`, all methods of `TrapFrame`, and those that make `TrapOptions`.
+//! With the feature `trap`: `sample_guest`, all methods of `TrapFrame`, and those that make `TrapOptions` and
+//! `StackLimits`.
 
 mod address_range;
 mod batch;

@@ -87,10 +87,12 @@ extern "C" fn on_step(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut 
     let stack = lookup.fold(0, |stack, pc| stack * 10 + digit(pc));
     BOUNDARIES.fetch_add(1, Relaxed);
     IN_HANDLER.fetch_add(usize::from(HANDLING.load(Relaxed)), Relaxed);
-    if !HANDLING.load(Relaxed) && std::is_x86_feature_detected!("avx") {
-        if IN_GUEST.swap(stack != 0, Relaxed) && stack == 0 {
-            UPPER_HALVES[usize::from(uses_upper_halves(context.cast()))].fetch_add(1, Relaxed);
-        }
+    if !HANDLING.load(Relaxed)
+        && IN_GUEST.swap(stack != 0, Relaxed)
+        && stack == 0
+        && std::is_x86_feature_detected!("avx")
+    {
+        UPPER_HALVES[usize::from(uses_upper_halves(context.cast()))].fetch_add(1, Relaxed);
     }
     let count = COUNT.load(Relaxed);
     if count == 0 || COURSE[(count - 1) % COURSE.len()].load(Relaxed) != stack {

@@ -2,7 +2,8 @@
 //! The handler: is this fault a guest's, which trap is it, and back to where the guest was called.
 //!
 //! First it classifies, with what is safe on any thread: the program counter in the code map, then
-//! the trap table. Only when both say that it is ours does it look for the thread. Whatever does not
+//! the trap table. Only when both say that it is ours does it look for the thread. (In code that is not
+//! registered one instruction counts as a guest's: a host function's first, `stack_probe`.) Whatever does not
 //! fit goes on to what was installed before.
 
 use super::backtrace::{MOST_FRAMES, instruction, walk};
@@ -157,7 +158,9 @@ fn refuse_host_function(
 ) -> Option<Recovery> {
     let address = signal.address()?;
     let below = registers.sp.wrapping_sub(address);
-    if !signal.finds_no_memory() || !machine::is_stack_probe(registers.pc, below) {
+    // Where there is no instruction, none can be looked at.
+    let is_access = signal.finds_no_memory() && address != registers.pc;
+    if !is_access || !machine::is_stack_probe(registers.pc, below) {
         return None;
     }
     let threads = threads();
