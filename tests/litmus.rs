@@ -4,6 +4,9 @@
 //! becomes of it when one of its edges is weakened (`Weakened`): this weakens them, one at a time, and
 //! so shows that the test can fail. `litmus/README.md` explains the files.
 
+mod skipped;
+
+use skipped::skipped;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -171,8 +174,7 @@ fn ask(machine: Machine, title: &str, text: &str) -> Outcome {
 #[test]
 fn each_outcome_is_as_expected_and_each_edge_matters() {
     let Some(version) = herd(&["-version"]) else {
-        println!("skipped: herd7 is not installed (see litmus/README.md)");
-        return;
+        return skipped("the litmus tests: herd7 is not installed (see litmus/README.md)");
     };
     let begin = Instant::now();
     let (mut asked, mut caught, mut wrong) = (0, 0, Vec::new());

@@ -3,6 +3,9 @@
 //! Each configuration is explored whole and must hold. Each weakening takes one rule of the protocol
 //! away and must be caught, which shows that the assertions can fail. `spin/README.md` explains both.
 
+mod skipped;
+
+use skipped::skipped;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -102,8 +105,7 @@ fn explore(run: &Run) -> (bool, u64) {
 #[test]
 fn the_protocol_holds_and_each_weakening_is_caught() {
     let Some(version) = output(Command::new("spin").arg("-V")) else {
-        println!("skipped: spin is not installed (see spin/README.md)");
-        return;
+        return skipped("the model of eras: spin is not installed (see spin/README.md)");
     };
     let begin = Instant::now();
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));

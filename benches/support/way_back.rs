@@ -114,8 +114,10 @@ impl Process {
         let mut image = CodeImage::builder(text.to_vec());
         image.function(FuncKey::new(0, 0), 0..text.len(), "load")?.trap(0_u32, TrapCode::new(1))?;
         let (image, engine) = (image.finish()?, Engine::new(EngineConfig::new())?);
-        let load = |_| EngineCode::load(&engine, image.clone());
-        let modules = (0..n).map(load).collect::<Result<Vec<_>, _>>()?;
+        let mut modules = Vec::with_capacity(n);
+        for _ in 0..n {
+            modules.push(EngineCode::load(&engine, image.clone())?);
+        }
         let start = modules[n / 2].text_range().start.as_ptr();
         // SAFETY: the text is such a function.
         let guest = unsafe { mem::transmute::<*const u8, Guest>(start) };

@@ -38,7 +38,7 @@ const MACHINE: u32 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
 /// ```
 /// # use pcmap::registry::{CodeImage, Engine, EngineCode, EngineConfig, FuncKey};
 /// # let mut image = CodeImage::builder(vec![0xc3]);
-/// # image.function(FuncKey::new(0, 0), 0..1, "nothing")?;
+/// # image.function(FuncKey::new(0, 0), 0..1_u32, "nothing")?;
 /// # let engine = Engine::new(EngineConfig::new())?;
 /// # let code = EngineCode::load(&engine, image.finish()?)?;
 /// let (mut dump, path) = pcmap::perf::JitDump::create(&std::env::temp_dir())?;

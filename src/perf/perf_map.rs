@@ -18,7 +18,7 @@ const SHORTEST: usize = 3;
 /// ```
 /// # use pcmap::registry::{CodeImage, Engine, EngineCode, EngineConfig, FuncKey};
 /// # let mut image = CodeImage::builder(vec![0xc3]);
-/// # image.function(FuncKey::new(0, 0), 0..1, "nothing")?;
+/// # image.function(FuncKey::new(0, 0), 0..1_u32, "nothing")?;
 /// # let engine = Engine::new(EngineConfig::new())?;
 /// # let code = EngineCode::load(&engine, image.finish()?)?;
 /// let mut lines = Vec::new();

@@ -42,6 +42,7 @@ pub struct RegisterMemoryError {
 
 /// An image could not be loaded; it comes back, in memory if it was put there.
 #[derive(thiserror::Error)]
+#[expect(clippy::large_enum_variant, reason = "what was given comes back, and without memory")]
 #[non_exhaustive]
 pub enum LoadCodeError {
     /// The image could not be put into memory, and comes back.

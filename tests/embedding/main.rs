@@ -5,6 +5,10 @@
 //! Needs a C compiler (`CC`, or `cc`), and is skipped with a notice if there is none.
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 
+#[path = "../skipped/mod.rs"]
+mod skipped;
+
+use skipped::skipped;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,7 +42,7 @@ fn compile(source: &str, to: &Path) -> bool {
             true
         }
         Err(error) => {
-            println!("skipped: no C compiler ({}: {error})", compiler.display());
+            skipped(&format!("the C host: no C compiler ({}: {error})", compiler.display()));
             false
         }
     }

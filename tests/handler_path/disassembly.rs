@@ -4,6 +4,7 @@
 //! Needs `objdump`, and is skipped with a notice if there is none.
 #![cfg(target_arch = "x86_64")]
 
+use crate::skipped::skipped;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -211,7 +212,7 @@ fn the_handlers_stay_in_the_crate() {
     };
     let disassembly = match objdump(&["--disassemble", "--no-show-raw-insn"]) {
         Ok(disassembly) => disassembly,
-        Err(error) => return println!("skipped: no objdump ({error})"),
+        Err(error) => return skipped(&format!("the disassembly: no objdump ({error})")),
     };
     let slots = objdump(&["--dynamic-reloc"]).expect("it was there");
     let library = Library::read(&disassembly, &slots);

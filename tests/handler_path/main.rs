@@ -5,6 +5,8 @@
 
 #[path = "../../examples/mini_runtime/compiler.rs"]
 mod compiler;
+#[path = "../skipped/mod.rs"]
+mod skipped;
 #[path = "../trap_guests/mod.rs"]
 mod trap_guests;
 
