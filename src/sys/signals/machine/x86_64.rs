@@ -7,6 +7,7 @@ use super::general_protection::is_plain_access;
 use super::{MOST_BYTES, Recovery, Registers};
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
+use core::mem::offset_of;
 use core::ptr;
 
 /// Flags: string instructions go downwards; accesses are checked for alignment.
@@ -211,7 +212,7 @@ pub(crate) unsafe fn copy_frame(
 ) -> usize {
     let context: *mut libc::ucontext_t = context.cast();
     // SAFETY: by 1. the kernel has written it.
-    let state: *const u8 = unsafe { (*context).uc_mcontext.fpregs }.cast();
+    let state: *const u8 = unsafe { vector_state(&raw mut (*context).uc_mcontext).read() };
     // SAFETY: by 1. as long as this at least, and aligned.
     let [magic, len] = unsafe { state.wrapping_add(TOLD).cast::<[u32; 2]>().read() };
     let len = if magic == MAGIC { len as usize } else { LEGACY };
@@ -225,8 +226,18 @@ pub(crate) unsafe fn copy_frame(
     unsafe { ptr::copy_nonoverlapping(at(frame).cast_const(), at(copy), fixed) };
     let context: *mut libc::ucontext_t = at(copy).wrapping_add(size_of::<usize>()).cast();
     // SAFETY: the copy of a context.
-    unsafe { (*context).uc_mcontext.fpregs = at(state_copy).cast() };
+    unsafe { vector_state(&raw mut (*context).uc_mcontext).write(at(state_copy)) };
     copy
+}
+
+/// Where a context points at the state of the floating-point and vector units: behind the 23 general registers.
+///
+/// The kernel lays a context out (`struct sigcontext` in its `asm/sigcontext.h`). Not every C library's header
+/// gives this word a name.
+#[inline]
+fn vector_state(context: *mut libc::mcontext_t) -> *mut *mut u8 {
+    const { assert!(offset_of!(libc::mcontext_t, gregs) == 0) };
+    context.wrapping_byte_add(23 * size_of::<u64>()).cast()
 }
 
 /// An address that no other thread of the process has as long as this one lives: of its descriptor.
@@ -338,7 +349,9 @@ pub(crate) unsafe fn spoil(context: *mut c_void) {
     const OF_THE_KERNEL: usize = usize::MAX & !0xfff;
     let context: *mut libc::ucontext_t = context.cast();
     // SAFETY: by 1.
-    unsafe { (*context).uc_mcontext.fpregs = ptr::without_provenance_mut(OF_THE_KERNEL) };
+    let state = unsafe { vector_state(&raw mut (*context).uc_mcontext) };
+    // SAFETY: by 1.
+    unsafe { state.write(ptr::without_provenance_mut(OF_THE_KERNEL)) };
 }
 
 /// Sends the interrupted code to a recovery point. Signal-safe.
@@ -356,7 +369,8 @@ pub(crate) unsafe fn recover(context: &mut libc::mcontext_t, to: Recovery) {
     const UPPER_HALVES: u64 = (1 << 2) | (1 << 6);
     context.gregs[libc::REG_RIP as usize] = to.pc as i64;
     context.gregs[libc::REG_RSP as usize] = to.sp as i64;
-    let state: *mut u8 = context.fpregs.cast();
+    // SAFETY: a word of the context.
+    let state = unsafe { vector_state(ptr::from_mut(context)).read() };
     // SAFETY: by 1. the state, aligned, is as long as this at least.
     let [magic, _] = unsafe { state.wrapping_add(TOLD).cast::<[u32; 2]>().read() };
     if magic == MAGIC {
