@@ -413,11 +413,100 @@ fn nothing_waits_or_is_lazy() {
     let offenders = sources.iter().flat_map(|source| mentions(source, WAITING));
     let offenders: Vec<_> = offenders.filter(per_thread).collect();
     none("no locks, no spinning, no lazy or per-thread state", &offenders);
-    // `synchronize` and `wait` sleep between two looks; nobody else may.
-    let sleeps =
-        |(name, _): &&Source| !["src/code_map.rs", "src/sys/clock.rs"].contains(&name.as_str());
-    let offenders = sources.iter().filter(sleeps).flat_map(|source| mentions(source, &["sleep"]));
-    none("only `wait_for` sleeps", &offenders.collect::<Vec<_>>());
+    // `synchronize` and `wait` sleep between two looks, by way of `crate::sync`; nobody else may.
+    assert_eq!(
+        mentions(&("src/a.rs".into(), "pause(length);\nlibc::poll(x);".into()), SLEEPS).len(),
+        2
+    );
+    let doors = ["src/code_map.rs", "src/sys/clock.rs", "src/sync.rs"];
+    let others = sources.iter().filter(|(name, _)| !doors.contains(&name.as_str()));
+    let offenders: Vec<_> = others.flat_map(|source| mentions(source, SLEEPS)).collect();
+    none("only `wait_for` sleeps", &offenders);
+    let (_, map) = sources.iter().find(|(name, _)| name == "src/code_map.rs").expect("the map");
+    assert_eq!(code(map).map(|(_, line)| places(line, "pause").len()).sum::<usize>(), 2);
+}
+
+/// What sleeps, or waits for another thread, by the names that the crate and the C library have for it.
+const SLEEPS: &[&str] = &[
+    "pause",
+    "sleep",
+    "usleep",
+    "nanosleep",
+    "clock_nanosleep",
+    "sched_yield",
+    "poll",
+    "ppoll",
+    "select",
+    "pselect",
+    "FUTEX_WAIT",
+    "sigsuspend",
+    "sigtimedwait",
+    "sem_wait",
+    "pthread_mutex_lock",
+    "pthread_join",
+];
+
+/// Functions of the index with a loop that looks at what others change, each with the reason why it ends.
+const LOOKS_AGAIN: &[(&str, &str)] = &[
+    (
+        "enter_anew",
+        "only if an object was added meanwhile: at most eleven times in the life of a map",
+    ),
+    ("follow", "only if another thread decided, or the process was forked meanwhile"),
+];
+
+/// Loops that do nothing between two looks; and loops that look at what other threads change, where neither a
+/// comment says that they are "lock-free" or "wait-free" nor the list above has them. (A walk along a
+/// list, `while let`, ends with the list.)
+fn spins((name, text): &Source) -> Vec<String> {
+    const ABOVE: usize = 10;
+    const LOOKS: &[&str] = &[".load(", ".compare_exchange", ".swap(", ".objects()", ".word()"];
+    let looks = |line: &str| LOOKS.iter().any(|look| line.contains(look));
+    let lines: Vec<_> = shipped(text).lines().collect();
+    let mut offenders = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let head = line.split("//").next().unwrap_or("").trim();
+        let repeats = ["loop", "while"].iter().any(|word| !places(head, word).is_empty());
+        if !repeats || !head.ends_with(['{', '}']) {
+            continue;
+        }
+        let depth = |line: &str| line.len() - line.trim_start().len();
+        let inside = |other: &&&str| other.trim().is_empty() || depth(other) > depth(line);
+        let body: Vec<_> = lines[at + 1..].iter().take_while(inside).copied().collect();
+        let does_something = |line: &&str| !matches!(line.trim().get(..2), None | Some("//"));
+        let is_endless = head.starts_with("loop") || looks(head);
+        let is_bare = is_endless && !body.iter().any(does_something);
+        let is_walk = head.contains("while let") && !looks(head);
+        let has_look = !is_walk && body.iter().copied().chain([head]).any(looks);
+        let above = &lines[at.saturating_sub(ABOVE)..at];
+        let is_argued = above.iter().chain(&body).any(|line| {
+            let line = line.to_lowercase();
+            line.contains("//") && (line.contains("lock-free") || line.contains("wait-free"))
+        });
+        let function = lines[..at].iter().rev().find_map(|line| line.split_once("fn "));
+        let function: Option<String> =
+            function.map(|(_, name)| name.chars().take_while(|&c| is_word(c)).collect());
+        let is_known = LOOKS_AGAIN.iter().any(|(known, _)| function.as_deref() == Some(known));
+        if is_bare || has_look && !is_argued && !is_known {
+            offenders.push(format!("{name}:{}: {head}", at + 1));
+        }
+    }
+    offenders
+}
+
+#[test]
+fn no_loop_spins() {
+    let bad = |text: &str| spins(&("src/a.rs".into(), text.into())).len();
+    assert_eq!(bad("    while !flag.load(x) {}"), 1);
+    assert_eq!(bad("    loop {\n        // nothing\n    }"), 1);
+    assert_eq!(
+        bad("    loop {\n        if flag.load(x) {\n            break;\n        }\n    }"),
+        1
+    );
+    assert_eq!(bad("    // Lock-free.\n    loop {\n        a.compare_exchange(x);\n    }"), 0);
+    assert_eq!(bad("    while let Some(next) = list.pop() {\n        f(next);\n    }"), 0);
+    let offenders: Vec<_> = sources().iter().flat_map(spins).collect();
+    none("a loop that looks at what others change says why it ends", &offenders);
 }
 
 // Unsafe code has reasons; files can be read in a sitting.

@@ -15,6 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// Makes a system call fail in this process from here on, with `EPERM`.
 fn refuse(call: libc::c_long) {
+    filter(call, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+}
+
+/// Has the kernel do something else in place of a system call, in this process from here on.
+fn filter(call: libc::c_long, instead: u32) {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -22,7 +27,7 @@ fn refuse(call: libc::c_long) {
     let mut program = [
         step(LOAD, 0, (0, 0)),
         step(IS, call as u32, (0, 1)),
-        step(RETURN, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, (0, 0)),
+        step(RETURN, instead, (0, 0)),
         step(RETURN, libc::SECCOMP_RET_ALLOW, (0, 0)),
     ];
     let program = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
@@ -77,6 +82,40 @@ fn a_system_that_lets_no_action_be_restored() {
         unsafe { nowhere.read_volatile() };
     });
     assert_eq!(ending, Ending::Signal(libc::SIGSEGV));
+}
+
+/// What installing said inside the system call of an uninstallation: 1 for `BeingUninstalled`, else 2.
+#[cfg(target_arch = "x86_64")]
+static MEANWHILE: AtomicUsize = AtomicUsize::new(0);
+
+/// In place of a system call: installs, and lets the call fail.
+#[cfg(target_arch = "x86_64")]
+extern "C" fn on_call(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+    let is_refused = install().is_err_and(|error| error == InstallError::BeingUninstalled);
+    MEANWHILE.store(if is_refused { 1 } else { 2 }, SeqCst);
+    // SAFETY: what the kernel gave this handler.
+    let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
+    context.uc_mcontext.gregs[libc::REG_RAX as usize] = -i64::from(libc::EPERM);
+}
+
+/// Installing in the midst of an uninstallation is refused.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn installing_while_somebody_uninstalls() {
+    holds_in_child(|| {
+        let handler = install().expect("installed");
+        // SAFETY: zeros are a valid action.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = on_call as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        // SAFETY: the handler has the signature it should have.
+        let set = unsafe { libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut()) };
+        assert_eq!(set, 0);
+        filter(libc::SYS_rt_sigaction, libc::SECCOMP_RET_TRAP);
+        let refused = handler.uninstall().expect_err("the call fails");
+        assert_eq!(refused.reason, UninstallRefused::System(libc::EPERM));
+        assert_eq!(MEANWHILE.load(SeqCst), 1, "refused with `BeingUninstalled`");
+    });
 }
 
 #[test]

@@ -857,6 +857,29 @@ impl Drop for Meddler {
     }
 }
 
+/// It returns at once, frees nothing that the reader may hold, and tells how much that is.
+#[test]
+fn reclaiming_inside_a_reader() {
+    let tally = Tally::new();
+    let map = CodeMap::new();
+    let code = map.register(10..20, tally.track(1)).expect("free");
+    assert!(reclaim_all(&map).is_empty());
+    let reader = map.enter();
+    let hit = reader.lookup(15_usize).expect("registered");
+    drop(code);
+    let before = map.stats();
+    for _ in 0..10 {
+        let left = map.reclaim();
+        assert!(!left.is_empty() && left.bytes != 0, "{left:?}");
+        assert_eq!((left.items, left.bytes), (map.stats().retired, map.stats().retired_bytes));
+        assert_eq!((hit.value().id(), tally.dropped()), (1, 0));
+    }
+    assert!(before.retired >= 1);
+    drop(reader);
+    assert!(reclaim_all(&map).is_empty());
+    assert_eq!(tally.dropped(), 1);
+}
+
 #[test]
 fn a_destructor_may_use_the_map() {
     const GENERATIONS: usize = if cfg!(miri) { 3 } else { 12 };
