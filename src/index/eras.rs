@@ -25,7 +25,7 @@
 
 use super::era::{Era, Sort, State};
 use super::limbo::Limbo;
-use super::section::{Counted, Section};
+use super::section::Section;
 use crate::memory::OutOfMemory;
 use crate::sync::{
     AtomicPtr, AtomicU64, AtomicUsize, Statistic, coarse_nanos, const_fn, edge, filled,
@@ -132,9 +132,16 @@ impl Eras {
     /// Signal-safe: follows a pointer.
     #[inline(always)]
     fn object(&self, index: usize) -> Option<&Era> {
-        if index < 2 {
-            return Some(if index == 0 { &self.first } else { &self.second });
+        match index {
+            0 => Some(&self.first),
+            1 => Some(&self.second),
+            _ => self.added(index),
         }
+    }
+
+    /// The same, of one that does not lie in the map. Signal-safe: follows a pointer.
+    #[inline(always)]
+    fn added(&self, index: usize) -> Option<&Era> {
         // Chunk 0 begins with object 2, chunk 1 with object 4.
         let chunk = index.ilog2().wrapping_sub(1);
         // Ordering [installed]: Acquire; pairs with Release in `grow`.
@@ -155,8 +162,11 @@ impl Eras {
     /// Signal-safe.
     #[inline(always)]
     fn named(&self, word: Word) -> &Era {
-        // (A word names what exists: there is no other case.)
-        self.object(word.index()).unwrap_or(&self.first)
+        match word.index() {
+            0 => &self.first,
+            // (A word names what exists: there is no other case.)
+            index => self.object(index).unwrap_or(&self.first),
+        }
     }
 
     /// How many objects exist: those with lower indices. Signal-safe.
@@ -188,7 +198,7 @@ impl Eras {
     fn try_enter<P>(&self, load: impl Fn() -> P) -> Option<(Section<'_>, P)> {
         let word = self.word();
         let readers = self.named(word).announce();
-        let section = Section::new(self, Counted::Here(readers), word.number());
+        let section = Section::here(self, readers, word.number());
         let pointer = load();
         (self.word() == word).then_some((section, pointer))
     }
@@ -215,7 +225,7 @@ impl Eras {
             }
             // Ordering [reader_announces]: SeqCst; as in `Era::announce`.
             edge::reader_announces();
-            let section = Section::new(self, Counted::Everywhere { shard, objects }, number);
+            let section = Section::everywhere(self, shard, objects, number);
             let pointer = load();
             // If an object was added, an era on it may have begun before the load. There are few chunks
             // to add.

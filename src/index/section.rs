@@ -6,23 +6,23 @@ use crate::sync::{AtomicUsize, edge};
 /// While it lives, nothing is freed that was reachable when it was entered.
 pub(crate) struct Section<'a> {
     eras: &'a Eras,
-    counted: Counted<'a>,
+    /// Where the reader is counted, on one side of one shard of the current era. `None`: everywhere.
+    readers: Option<&'a AtomicUsize>,
     /// The number of the era that it was entered in.
     number: u64,
-}
-
-/// Where the reader is counted.
-pub(super) enum Counted<'a> {
-    /// On one side of one shard of the current era.
-    Here(&'a AtomicUsize),
-    /// On both sides of this shard of the first so many objects.
-    Everywhere { shard: usize, objects: usize },
+    /// Counted everywhere: on both sides of this shard of the first so many objects.
+    shard: usize,
+    objects: usize,
 }
 
 impl<'a> Section<'a> {
     #[inline(always)]
-    pub(super) fn new(eras: &'a Eras, counted: Counted<'a>, number: u64) -> Self {
-        Self { eras, counted, number }
+    pub(super) fn here(eras: &'a Eras, readers: &'a AtomicUsize, number: u64) -> Self {
+        Self { eras, readers: Some(readers), number, shard: 0, objects: 0 }
+    }
+
+    pub(super) fn everywhere(eras: &'a Eras, shard: usize, objects: usize, number: u64) -> Self {
+        Self { eras, readers: None, number, shard, objects }
     }
 
     /// The era that what is made in this section is born in.
@@ -35,14 +35,14 @@ impl Drop for Section<'_> {
     /// Leaves. Wait-free: one subtraction. Signal-safe: atomics of the map only.
     #[inline(always)]
     fn drop(&mut self) {
-        match self.counted {
+        match self.readers {
             // Ordering [leave]: Release; pairs with Acquire in `Era::is_quiet`.
             //   seen:     all reads of this section come before the freeing that it allows;
             //   not seen: the count is not zero yet.
-            Counted::Here(readers) => {
+            Some(readers) => {
                 readers.fetch_sub(1, edge::leave());
             }
-            Counted::Everywhere { shard, objects } => self.eras.leave_everywhere(shard, objects),
+            None => self.eras.leave_everywhere(self.shard, self.objects),
         }
     }
 }
