@@ -28,10 +28,10 @@ pub struct Stats {
     pub removed: usize,
     /// Versions published so far: one per registration or batch, and one per leaf that was compacted.
     pub publications: u64,
-    /// Garbage that is not freed yet: nodes, versions and entries that were displaced, and values that
+    /// Garbage that is not freed yet: nodes and entries that were displaced, and values that
     /// were unregistered.
     pub retired: u64,
-    /// Its memory in bytes: nodes, versions, entries and the vectors of snapshots (without what values own).
+    /// Its memory in bytes: nodes, entries and the vectors of snapshots (without what values own).
     pub retired_bytes: u64,
     /// Garbage that was freed.
     pub destroyed: u64,

@@ -545,7 +545,7 @@ fn stats_tell_what_is_there_and_what_waits() {
     // The first of these leaves the removed ranges out.
     let remaining = map.reclaim();
     assert_eq!((map.reclaim(), map.stats().removed), (remaining, 0));
-    assert_eq!(remaining.items, 5 + 2, "the values, the version and its leaf");
+    assert_eq!(remaining.items, 5 + 1, "the values, and the leaf");
     assert!(remaining.bytes != 0);
     let stats = map.stats();
     assert_eq!((stats.eras, stats.eras_held), (2, 1), "the reader holds an era");
@@ -553,7 +553,7 @@ fn stats_tell_what_is_there_and_what_waits() {
     eras.sort_by_key(|era| era.number);
     assert_eq!(eras.iter().map(|era| era.number).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(eras.iter().map(|era| era.is_current).collect::<Vec<_>>(), [false, true]);
-    assert_eq!((eras[0].retired, eras[0].retired_bytes), (2, remaining.bytes));
+    assert_eq!((eras[0].retired, eras[0].retired_bytes), (1, remaining.bytes));
     assert_eq!((eras[1].retired, eras[1].retired_bytes), (0, 0));
     assert!(eras[0].age.is_none() && eras[1].age.is_some());
     drop(reader);
@@ -561,8 +561,8 @@ fn stats_tell_what_is_there_and_what_waits() {
     let stats = map.stats();
     assert_eq!((stats.retired, stats.retired_bytes, stats.oldest_wait), (0, 0, None));
     assert_eq!((stats.index_bytes, stats.eras_held), (0, 0), "nothing is left of it");
-    // Two versions with their leaves, and the entries' values and blocks.
-    assert_eq!(stats.destroyed, 2 + 2 + 5 + 5);
+    // Two leaves, and the entries' values and blocks.
+    assert_eq!(stats.destroyed, 2 + 5 + 5);
     println!("{stats}");
 }
 
