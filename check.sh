@@ -61,7 +61,7 @@ fi
 
 # Everything where the trap runtime has its other port; elsewhere the library.
 check_for aarch64-unknown-linux-gnu --all-targets --features perf
-for target in i686-unknown-linux-gnu aarch64-apple-darwin x86_64-unknown-freebsd; do
+for target in x86_64-unknown-linux-musl i686-unknown-linux-gnu aarch64-apple-darwin x86_64-unknown-freebsd; do
   check_for "$target" --lib
   check_for "$target" --lib --no-default-features
 done
