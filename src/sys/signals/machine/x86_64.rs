@@ -212,7 +212,7 @@ pub(crate) unsafe fn copy_frame(
 ) -> usize {
     let context: *mut libc::ucontext_t = context.cast();
     // SAFETY: by 1. the kernel has written it.
-    let state: *const u8 = unsafe { vector_state(&raw mut (*context).uc_mcontext).read() };
+    let state: *const u8 = unsafe { vector_state(in_context(context)).read() };
     // SAFETY: by 1. as long as this at least, and aligned.
     let [magic, len] = unsafe { state.wrapping_add(TOLD).cast::<[u32; 2]>().read() };
     let len = if magic == MAGIC { len as usize } else { LEGACY };
@@ -226,8 +226,14 @@ pub(crate) unsafe fn copy_frame(
     unsafe { ptr::copy_nonoverlapping(at(frame).cast_const(), at(copy), fixed) };
     let context: *mut libc::ucontext_t = at(copy).wrapping_add(size_of::<usize>()).cast();
     // SAFETY: the copy of a context.
-    unsafe { vector_state(&raw mut (*context).uc_mcontext).write(at(state_copy)) };
+    unsafe { vector_state(in_context(context)).write(at(state_copy)) };
     copy
+}
+
+/// The registers of a context.
+#[inline]
+fn in_context(context: *mut libc::ucontext_t) -> *mut libc::mcontext_t {
+    context.wrapping_byte_add(offset_of!(libc::ucontext_t, uc_mcontext)).cast()
 }
 
 /// Where a context points at the state of the floating-point and vector units: behind the 23 general registers.
@@ -349,9 +355,7 @@ pub(crate) unsafe fn spoil(context: *mut c_void) {
     const OF_THE_KERNEL: usize = usize::MAX & !0xfff;
     let context: *mut libc::ucontext_t = context.cast();
     // SAFETY: by 1.
-    let state = unsafe { vector_state(&raw mut (*context).uc_mcontext) };
-    // SAFETY: by 1.
-    unsafe { state.write(ptr::without_provenance_mut(OF_THE_KERNEL)) };
+    unsafe { vector_state(in_context(context)).write(ptr::without_provenance_mut(OF_THE_KERNEL)) };
 }
 
 /// Sends the interrupted code to a recovery point. Signal-safe.
