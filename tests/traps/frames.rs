@@ -164,7 +164,11 @@ fn exits_that_lead_astray() {
             assert_eq!(thread.catch_traps(|it| Ok(call(it))).ok(), Some(true));
             let (names, complete) = CAUGHT.take().expect("it has trapped");
             assert_eq!(names[..2], ["unreachable", "call"]);
-            assert_eq!((names.len() > 2, complete), (return_address == code, names.len() > 2));
+            assert_eq!(names.len() > 2, return_address == code);
+            // A frame pointer into the stack may lead to where the walk is cut.
+            let is_elsewhere = [0, 1, -1, -8, -9, code].contains(&frame_pointer);
+            assert!(!complete || names.len() > 2);
+            assert!(complete || names.len() == 2 || !is_elsewhere, "{frame_pointer:#x}");
         }
     }
 }
