@@ -98,7 +98,7 @@ extern "C" fn on_call(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     context.uc_mcontext.gregs[libc::REG_RAX as usize] = -i64::from(libc::EPERM);
 }
 
-/// Installing in the midst of an uninstallation is refused.
+/// Installing during an uninstallation is refused.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn installing_while_somebody_uninstalls() {

@@ -43,7 +43,7 @@ pub(crate) unsafe fn take_default_action(signal: c_int, info: *const c_void, con
         unsafe { block_in(context, signal) };
         return;
     }
-    // Whoever has called the handler may not have blocked it.
+    // The caller of the handler may not have blocked it.
     // SAFETY: all zero is the empty set.
     let mut itself: libc::sigset_t = unsafe { mem::zeroed() };
     // SAFETY: adds a signal that exists to a set of ours.

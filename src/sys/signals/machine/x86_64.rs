@@ -283,7 +283,7 @@ pub(crate) fn is_stack_probe(pc: usize, below: usize) -> bool {
     matches!(below, 0x1000 | 0x2000 | 0x3000 | 0x4000) && (pc..).zip(&probe).all(is_next)
 }
 
-/// The registers of whoever has called the function that is at its first instructions.
+/// The registers of the caller of the function that is at its first instructions.
 ///
 /// # Safety
 ///
