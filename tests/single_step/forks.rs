@@ -167,7 +167,7 @@ fn fork_in_all(is_tall: bool) {
         if (call.shape == Shape::Tall) != is_tall || call.is_large && !is_long() {
             continue;
         }
-        // Children of removals on tall maps take minutes each, which is not understood yet: only in long runs.
+        // Removals on tall maps get thousands of children, for reasons that are not understood yet: only in long runs.
         let removes = matches!(call.operation, Operation::Unregister | Operation::UnregisterAll);
         if is_tall && removes && !is_long() {
             continue;
